@@ -1,0 +1,1 @@
+//! Turns an LFM2 checkpoint into an ONNX package.

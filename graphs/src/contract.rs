@@ -1,0 +1,231 @@
+//! The contract of a graph: every port and state, as data.
+//!
+//! The exporter writes it as JSON into the `metadata_props` of the ONNX file, so that the file explains itself. The host
+//! learns everything it needs from here and parses no tensor name.
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::ir::types::{DType, Dim, Shape};
+
+/// Key of the contract in the ONNX `metadata_props`.
+pub const METADATA_KEY: &str = "lfm2.contract";
+
+/// Version of this structure. A host refuses contracts of a version that it does not know.
+pub const VERSION: u32 = 1;
+
+/// The machine-readable description of one graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contract {
+    /// [`VERSION`] at the time of writing.
+    pub version: u32,
+    /// Model family, as `model_type` in the checkpoint's config: `lfm2`.
+    pub family: String,
+    /// Name of the dialect that the graph was lowered with: `contrib` or `portable`.
+    pub dialect: String,
+    /// Number formats of weights and activations: `fp32`, `fp16`, `q8`, `q4` or `q4f16`.
+    pub precision: String,
+    /// Version of the default ONNX operator set.
+    pub opset: u32,
+    /// Lowest minor version of ONNX Runtime 1.x that has every operator and attribute used.
+    pub minimum_runtime_minor: u32,
+    /// Which padded batches the graph computes exactly.
+    pub padding: Padding,
+    /// Number of token ids, which is the last dimension of the logits.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Number of decoder layers, convolutions and attentions together.
+    pub layers: usize,
+    /// Largest total number of tokens that the graph accepts.
+    pub context_length: usize,
+    /// Rotary position embedding of the attention layers; absent if there are none.
+    pub rope: Option<Rope>,
+    /// Where the token table lies, for hosts that look rows up themselves.
+    pub table: Table,
+    /// The graph's inputs other than states.
+    pub inputs: Inputs,
+    /// The graph's outputs other than states.
+    pub outputs: Outputs,
+    /// What is carried from one run to the next, in layer order.
+    pub states: Vec<State>,
+}
+
+impl Contract {
+    /// The JSON form stored in the ONNX file.
+    pub fn to_json(&self) -> Result<String, ContractError> {
+        serde_json::to_string(self).map_err(|source| ContractError::Json { source })
+    }
+
+    /// Reads the JSON form. The error says what is wrong and what to do.
+    pub fn from_json(text: &str) -> Result<Self, ContractError> {
+        /// The one field that must be readable in every version.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_str(text).map_err(|source| ContractError::Json { source })?;
+        if version != VERSION {
+            return Err(ContractError::Version { found: version });
+        }
+        serde_json::from_str(text).map_err(|source| ContractError::Json { source })
+    }
+}
+
+/// Why a contract cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContractError {
+    /// Not the JSON that this version writes.
+    #[error("the contract in the ONNX metadata cannot be read: {source}; export the model again")]
+    Json {
+        /// What the JSON reader said.
+        source: serde_json::Error,
+    },
+    /// Written by a newer or older exporter.
+    #[error("the contract has version {found}, this program reads version {VERSION}; export the model again, or use the matching host")]
+    Version {
+        /// The version in the file.
+        found: u32,
+    },
+}
+
+/// One input or output of the graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name in the graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape, as declared in the graph.
+    pub shape: Shape,
+}
+
+/// Inputs other than states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Token ids, int64 `[batch_size, sequence_length]`.
+    pub input_ids: Port,
+    /// 1 for real tokens and 0 for padding, int64 `[batch_size, total_sequence_length]`.
+    pub attention_mask: Port,
+    /// How many last positions get logits: int64 scalar, 0 for all. Optional to feed; its default is 1.
+    pub num_logits_to_keep: Port,
+}
+
+/// Outputs other than states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// Scores of the next token, float32 `[batch_size, positions, vocab_size]`, `positions` being 1 by default.
+    pub logits: Port,
+}
+
+/// One tensor carried from run to run. All states start as zeros.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Index of the layer in the whole stack.
+    pub layer: usize,
+    /// What the tensor holds.
+    pub kind: StateKind,
+    /// How `present` follows from `past`.
+    pub update: Update,
+    /// The input.
+    pub past: Port,
+    /// The output.
+    pub present: Port,
+}
+
+/// What a state holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKind {
+    /// The last columns of B*x: `[batch_size, hidden_size, conv_L_cache - 1]`.
+    Conv,
+    /// Rotated keys: `[batch_size, kv_heads, sequence, head_dim]`.
+    Key,
+    /// Values: `[batch_size, kv_heads, sequence, head_dim]`.
+    Value,
+}
+
+impl StateKind {
+    /// Whether the tensor has one row per token (axis 2 is the sequence).
+    pub fn grows(self) -> bool {
+        matches!(self, StateKind::Key | StateKind::Value)
+    }
+}
+
+/// How a state is updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Update {
+    /// One buffer may be bound as past and present. Growing states take a buffer of any capacity that holds the total
+    /// length; the valid length comes from the attention mask.
+    InPlace,
+    /// The output is a new tensor that becomes the next input; its length is exactly the number of tokens seen.
+    Appended,
+}
+
+/// Which padded batches are exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Padding {
+    /// None: every row of a prefill has the same length. Decode rows may have different lengths.
+    None,
+    /// Left padding: the attention mask marks the padded positions with 0.
+    Left,
+}
+
+/// Rotary position embedding: half-rotation of the first and second half of each head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rope {
+    /// Base of the frequencies: `theta^(-2i / head_dim)`.
+    pub theta: f64,
+    /// Elements of one head.
+    pub head_dim: usize,
+}
+
+/// The token table, shared by embedding and head if the model ties them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Number of rows: the vocabulary.
+    pub rows: usize,
+    /// Values per row: the hidden size.
+    pub columns: usize,
+    /// Number format of the rows.
+    pub format: TableFormat,
+    /// Initializer holding the values, or the packed bytes of a quantized table.
+    pub values: Location,
+    /// Initializer holding one scale per block, if quantized.
+    pub scales: Option<Location>,
+}
+
+/// Number format of the token table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TableFormat {
+    /// Plain numbers, row after row.
+    Dense {
+        /// Element type.
+        dtype: DType,
+    },
+    /// Blocks of unsigned `bits`-bit numbers with the implicit zero point `2^(bits-1)`, low bits first.
+    Blocks {
+        /// 4 or 8.
+        bits: usize,
+        /// Values sharing one scale.
+        block_size: usize,
+        /// Element type of the scales.
+        scales: DType,
+    },
+}
+
+/// Where an initializer's bytes lie in the package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// Name of the initializer in the graph.
+    pub name: String,
+    /// External data file, relative to the ONNX file.
+    pub file: String,
+    /// First byte in that file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+}

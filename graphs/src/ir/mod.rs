@@ -1,0 +1,3 @@
+//! The intermediate representation: graphs, values, weights and types.
+
+pub mod types;

@@ -1,0 +1,5 @@
+//! LFM2, one block per file.
+
+mod config;
+
+pub use config::{Config, ConfigError, Mixer};

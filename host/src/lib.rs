@@ -1,0 +1,1 @@
+//! Runs LFM2 packages through ONNX Runtime.
