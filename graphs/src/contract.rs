@@ -82,7 +82,9 @@ pub enum ContractError {
         source: serde_json::Error,
     },
     /// Written by a newer or older exporter.
-    #[error("the contract has version {found}, this program reads version {VERSION}; export the model again, or use the matching host")]
+    #[error(
+        "the contract has version {found}, this program reads version {VERSION}; export the model again, or use the matching host"
+    )]
     Version {
         /// The version in the file.
         found: u32,

@@ -1,3 +1,14 @@
 //! The intermediate representation: graphs, values, weights and types.
 
+pub mod algebra;
+pub mod graph;
+pub mod initializer;
+pub mod text;
 pub mod types;
+pub mod verify;
+pub mod weight;
+
+pub use graph::{Attribute, Graph, Scope, Value};
+pub use initializer::{Initializer, RopePart, Source};
+pub use types::{DType, Dim, Shape};
+pub use weight::{Blocks, Format, Role, Weight};

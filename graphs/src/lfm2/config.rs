@@ -65,7 +65,10 @@ impl Config {
         require(!self.layers.is_empty(), "there are no layers".to_owned());
         require(self.conv_width >= 2, format!("conv_L_cache is {}, at least 2 is needed", self.conv_width));
         require(self.conv_width <= 1024, format!("conv_L_cache is {}, at most 1024 is supported", self.conv_width));
-        require(self.head_dim.is_multiple_of(2), format!("head_dim is {}, rotary embedding needs an even number", self.head_dim));
+        require(
+            self.head_dim.is_multiple_of(2),
+            format!("head_dim is {}, rotary embedding needs an even number", self.head_dim),
+        );
         require(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             format!("num_attention_heads {} is not a multiple of num_key_value_heads {}", self.heads, self.kv_heads),

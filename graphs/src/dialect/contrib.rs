@@ -1,0 +1,62 @@
+//! ONNX Runtime's contrib kernels in the form that its CPU provider runs fastest.
+
+use super::{AddNorm, Attended, Attention, CausalConv, Convolved, Dialect};
+use crate::contract::{Padding, Update};
+use crate::ir::{Format, Scope, Value, Weight};
+use crate::lower;
+
+/// Fused kernels, caches updated in place, weights dense or quantized in blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Contrib {
+    /// Whether left-padded batches are computed exactly, at the price of a bias on every attention.
+    pub padding: Padding,
+}
+
+impl Dialect for Contrib {
+    fn name(&self) -> &'static str {
+        "contrib"
+    }
+
+    fn minimum_runtime_minor(&self) -> u32 {
+        // The first release whose CausalConvWithState has `channels_last`.
+        30
+    }
+
+    fn update(&self) -> Update {
+        Update::InPlace
+    }
+
+    fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {
+        match table.format {
+            Format::Dense(_) => lower::embed::gather(at, table, ids),
+            Format::Blocks(blocks) => lower::embed::gather_quantized(at, table, blocks, ids),
+        }
+    }
+
+    fn norm<'g>(&self, at: Scope<'g>, x: Value<'g>, scale: &Weight, epsilon: f64) -> Value<'g> {
+        lower::norm::simplified(at, x, scale, epsilon)
+    }
+
+    fn add_norm<'g>(&self, at: Scope<'g>, op: AddNorm<'g, '_>) -> (Value<'g>, Value<'g>) {
+        lower::norm::skip_simplified(at, op)
+    }
+
+    fn linear<'g>(&self, at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
+        match weight.format {
+            Format::Dense(_) => lower::linear::dense(at, x, weight, bias),
+            Format::Blocks(blocks) => lower::linear::nbits(at, x, weight, blocks, bias),
+        }
+    }
+
+    fn attention<'g>(&self, at: Scope<'g>, op: Attention<'g, '_>) -> Attended<'g> {
+        lower::attention::group_query(at, op, self.padding)
+    }
+
+    fn causal_conv<'g>(&self, at: Scope<'g>, op: CausalConv<'g, '_>) -> Convolved<'g> {
+        lower::conv::stateful(at, op, self.padding)
+    }
+}

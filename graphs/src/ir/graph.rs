@@ -1,0 +1,335 @@
+//! Graphs under construction: nodes, values and the scope stack that names both.
+//!
+//! A [`Value`] is a `Copy` handle on a graph with interior mutability, so that blocks read as expressions:
+//! `c * conv(b * x)`. Building cannot fail: weights are declared, not read, and structure is checked by
+//! [`verify`](super::verify::verify) afterwards.
+
+use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+
+use super::initializer::{Initializer, Source};
+use super::types::{DType, Shape};
+use super::weight::{Format, Role, Weight};
+use crate::contract::Port;
+use crate::ops::Op;
+
+/// Chooses the number format of each weight as it is declared.
+pub type Formats<'f> = dyn Fn(&str, Role, &[usize]) -> Format + 'f;
+
+/// A graph under construction.
+pub struct Graph<'f> {
+    formats: Box<Formats<'f>>,
+    activations: DType,
+    content: RefCell<Content>,
+    path: RefCell<Vec<String>>,
+}
+
+/// What a graph consists of. Nodes are in an order in which every value is produced before it is used.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// Name of each value; [`ValueId`] is an index here.
+    pub values: Vec<String>,
+    /// Nodes in execution order.
+    pub nodes: Vec<Node>,
+    /// Initializers in the order of first use.
+    pub initializers: Vec<(ValueId, Initializer)>,
+    /// Graph inputs.
+    pub inputs: Vec<(ValueId, Port)>,
+    /// Graph outputs.
+    pub outputs: Vec<(ValueId, Port)>,
+    /// Values that are built once and found by name afterwards: initializers and what [`Scope::once`] built.
+    shared: HashMap<String, ValueId>,
+    /// How often each node name was asked for.
+    uses: HashMap<String, usize>,
+}
+
+/// Index of a value in [`Content::values`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ValueId(pub usize);
+
+/// One operator call.
+#[derive(Debug)]
+pub struct Node {
+    /// Unique name: the scope path and the operator.
+    pub name: String,
+    /// The operator.
+    pub op: &'static Op,
+    /// Inputs; `None` is an optional input left out.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Outputs; `None` is an optional output not asked for.
+    pub outputs: Vec<Option<ValueId>>,
+    /// Attributes in the order given.
+    pub attributes: Vec<(&'static str, Attribute)>,
+}
+
+/// Value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attribute {
+    /// An integer.
+    Int(i64),
+    /// A float.
+    Float(f32),
+    /// A string.
+    Text(&'static str),
+    /// A list of integers.
+    Ints(Vec<i64>),
+}
+
+impl<'f> Graph<'f> {
+    /// An empty graph whose activations have the given type and whose weights get the formats that `formats` chooses.
+    pub fn new(activations: DType, formats: impl Fn(&str, Role, &[usize]) -> Format + 'f) -> Self {
+        Graph { formats: Box::new(formats), activations, content: RefCell::default(), path: RefCell::default() }
+    }
+
+    /// The scope at the top of the module tree.
+    pub fn root(&self) -> Scope<'_> {
+        Scope { graph: self }
+    }
+
+    /// Element type of the activations: float32 or float16.
+    pub fn activations(&self) -> DType {
+        self.activations
+    }
+
+    /// What has been built so far.
+    pub fn content(&self) -> Ref<'_, Content> {
+        self.content.borrow()
+    }
+
+    fn path(&self, separator: &str) -> String {
+        self.path.borrow().join(separator)
+    }
+
+    /// Appends a node. Outputs that are not wanted get an index, so that the caller's array stays whole, but no producer:
+    /// using one is what `verify` reports.
+    fn emit<const N: usize>(
+        &self,
+        op: &'static Op,
+        inputs: Vec<Option<ValueId>>,
+        wanted: [bool; N],
+        attributes: &[(&'static str, Attribute)],
+    ) -> [ValueId; N] {
+        let path = self.path("/");
+        let base = if path.is_empty() { op.name.to_owned() } else { format!("{path}/{}", op.name) };
+        let mut content = self.content.borrow_mut();
+        let name = content.unique(base);
+        let ids = std::array::from_fn(|i| content.value(if N == 1 { name.clone() } else { format!("{name}.{i}") }));
+        let outputs = ids.iter().zip(wanted).map(|(&id, wanted)| wanted.then_some(id)).collect();
+        content.nodes.push(Node { name, op, inputs, outputs, attributes: attributes.to_vec() });
+        ids
+    }
+}
+
+impl fmt::Debug for Graph<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph").field("activations", &self.activations).field("content", &self.content).finish()
+    }
+}
+
+impl Content {
+    /// Name of a value.
+    pub fn name(&self, id: ValueId) -> &str {
+        &self.values[id.0]
+    }
+
+    fn value(&mut self, name: String) -> ValueId {
+        self.values.push(name);
+        ValueId(self.values.len() - 1)
+    }
+
+    fn unique(&mut self, base: String) -> String {
+        let uses = self.uses.entry(base.clone()).or_default();
+        *uses += 1;
+        if *uses == 1 { base } else { format!("{base}_{}", *uses - 1) }
+    }
+}
+
+/// Where we are in the module tree. One path names nodes (with slashes) and finds weights (with dots).
+#[derive(Clone, Copy)]
+pub struct Scope<'g> {
+    graph: &'g Graph<'g>,
+}
+
+impl fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({})", self.graph.path("/"))
+    }
+}
+
+impl<'g> Scope<'g> {
+    /// The graph being built.
+    pub fn graph(self) -> &'g Graph<'g> {
+        self.graph
+    }
+
+    /// Element type of the activations.
+    pub fn activations(self) -> DType {
+        self.graph.activations
+    }
+
+    /// Runs `build` one level down; everything it emits, operators included, is named there.
+    pub fn within<T>(self, name: impl fmt::Display, build: impl FnOnce(Self) -> T) -> T {
+        self.graph.path.borrow_mut().push(name.to_string());
+        let built = build(self);
+        self.graph.path.borrow_mut().pop();
+        built
+    }
+
+    /// Returns the value called `name`, building it at the top of the module tree when it is first asked for.
+    ///
+    /// For what does not depend on the layer that happens to need it first: lengths, masks, rotary rows.
+    pub fn once(self, name: &str, build: impl FnOnce(Self) -> Value<'g>) -> Value<'g> {
+        let known = self.graph.content.borrow().shared.get(name).copied();
+        if let Some(id) = known {
+            return Value { graph: self.graph, id };
+        }
+        let outer = std::mem::replace(&mut *self.graph.path.borrow_mut(), vec![name.to_owned()]);
+        let value = build(self);
+        *self.graph.path.borrow_mut() = outer;
+        self.graph.content.borrow_mut().shared.insert(name.to_owned(), value.id);
+        value
+    }
+
+    /// Declares the weight `{path}.weight`.
+    pub fn weight(self, role: Role, shape: &[usize]) -> Weight {
+        self.parameter("weight", role, shape)
+    }
+
+    /// Declares the bias `{path}.bias`.
+    pub fn bias(self, length: usize) -> Weight {
+        self.parameter("bias", Role::Vector, &[length])
+    }
+
+    fn parameter(self, leaf: &str, role: Role, shape: &[usize]) -> Weight {
+        let name = format!("{}.{leaf}", self.graph.path("."));
+        let format = (self.graph.formats)(&name, role, shape);
+        Weight { name, shape: shape.to_vec(), role, format }
+    }
+
+    /// Declares an input of the graph.
+    pub fn input(self, port: Port) -> Value<'g> {
+        let mut content = self.graph.content.borrow_mut();
+        let id = content.value(port.name.clone());
+        content.inputs.push((id, port));
+        Value { graph: self.graph, id }
+    }
+
+    /// Declares an input of the graph that need not be fed: an int64 scalar with a default.
+    pub fn default_input(self, port: Port, default: i64) -> Value<'g> {
+        let value = self.input(port);
+        let initializer = Initializer { dtype: DType::Int64, shape: vec![], source: Source::Ints(vec![default]) };
+        self.graph.content.borrow_mut().initializers.push((value.id, initializer));
+        value
+    }
+
+    /// Makes `value` an output of the graph; the value takes the port's name.
+    pub fn output(self, value: Value<'g>, port: Port) {
+        let mut content = self.graph.content.borrow_mut();
+        content.values[value.id.0].clone_from(&port.name);
+        content.outputs.push((value.id, port));
+    }
+
+    /// The initializer `name`, added when it is first asked for.
+    pub fn initializer(self, name: &str, dtype: DType, shape: &[usize], source: Source) -> Value<'g> {
+        let mut content = self.graph.content.borrow_mut();
+        let id = match content.shared.get(name) {
+            Some(&id) => id,
+            None => {
+                let id = content.value(name.to_owned());
+                content.shared.insert(name.to_owned(), id);
+                content.initializers.push((id, Initializer { dtype, shape: shape.to_vec(), source }));
+                id
+            }
+        };
+        Value { graph: self.graph, id }
+    }
+
+    /// The plain numbers of a dense weight, in the checkpoint's shape.
+    pub fn dense(self, weight: &Weight) -> Value<'g> {
+        let dtype = match weight.format {
+            Format::Dense(dtype) => dtype,
+            // Only tables and matrices are ever given blocks; for the rest the activations' type is the format.
+            Format::Blocks(_) => self.graph.activations,
+        };
+        self.initializer(&weight.name, dtype, &weight.shape, Source::Dense { weight: weight.clone() })
+    }
+
+    /// A constant list of integers, int64 `[values.len()]`.
+    pub fn ints(self, values: &[i64]) -> Value<'g> {
+        let name = format!("ints{values:?}").replace(' ', "");
+        self.initializer(&name, DType::Int64, &[values.len()], Source::Ints(values.to_vec()))
+    }
+
+    /// A constant integer, int64 scalar.
+    pub fn int(self, value: i64) -> Value<'g> {
+        self.initializer(&format!("int[{value}]"), DType::Int64, &[], Source::Ints(vec![value]))
+    }
+
+    /// A constant number of the given float type, scalar.
+    pub fn float(self, value: f64, dtype: DType) -> Value<'g> {
+        self.initializer(&format!("{dtype}[{value:e}]"), dtype, &[], Source::Float(value))
+    }
+
+    /// Emits an operator with one output.
+    pub fn op(self, op: &'static Op, inputs: &[Value<'g>], attributes: &[(&'static str, Attribute)]) -> Value<'g> {
+        let inputs: Vec<_> = inputs.iter().map(|&value| Some(value)).collect();
+        let [value] = self.call(op, &inputs, attributes);
+        value
+    }
+
+    /// Emits an operator with `N` outputs and optional inputs.
+    pub fn call<const N: usize>(
+        self,
+        op: &'static Op,
+        inputs: &[Option<Value<'g>>],
+        attributes: &[(&'static str, Attribute)],
+    ) -> [Value<'g>; N] {
+        self.call_some(op, inputs, [true; N], attributes)
+    }
+
+    /// Emits an operator of which only the outputs marked `true` exist; the others must not be used.
+    pub fn call_some<const N: usize>(
+        self,
+        op: &'static Op,
+        inputs: &[Option<Value<'g>>],
+        wanted: [bool; N],
+        attributes: &[(&'static str, Attribute)],
+    ) -> [Value<'g>; N] {
+        let inputs = inputs.iter().map(|input| input.map(|value| value.id)).collect();
+        self.graph.emit(op, inputs, wanted, attributes).map(|id| Value { graph: self.graph, id })
+    }
+}
+
+/// A tensor in the graph.
+#[derive(Clone, Copy)]
+pub struct Value<'g> {
+    graph: &'g Graph<'g>,
+    id: ValueId,
+}
+
+impl<'g> Value<'g> {
+    /// Index of the value in the graph.
+    pub fn id(self) -> ValueId {
+        self.id
+    }
+
+    /// The scope in which an operator applied to this value is named.
+    pub fn here(self) -> Scope<'g> {
+        self.graph.root()
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.graph.content.try_borrow() {
+            Ok(content) => write!(f, "Value({})", content.name(self.id)),
+            Err(_) => write!(f, "Value({})", self.id.0),
+        }
+    }
+}
+
+/// A port of the given name, type and shape.
+pub fn port(name: impl Into<String>, dtype: DType, shape: Shape) -> Port {
+    Port { name: name.into(), dtype, shape }
+}

@@ -1,0 +1,150 @@
+//! The layer loop: from token ids to logits.
+
+use super::attention::attention;
+use super::feed_forward::feed_forward;
+use super::short_conv::short_conv;
+use super::{Block, Config, Mixer, ports};
+use crate::contract::{self, Contract, Location, Port, Table, TableFormat};
+use crate::dialect::{AddNorm, Dialect, Tokens};
+use crate::ir::verify::{VerifyError, verify};
+use crate::ir::{DType, Format, Graph, Role, Scope, Value, Weight};
+use crate::ops;
+
+/// Builds the graph of a model into `graph` and returns the contract that describes it.
+///
+/// The contract's `precision` and the table's place in the data file are for the exporter to fill: neither shapes the graph.
+pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Result<Contract, BuildError> {
+    config.validate()?;
+    let root = graph.root();
+    let inputs = ports::inputs();
+    let outputs = ports::outputs(config);
+    let tokens =
+        Tokens { ids: root.input(inputs.input_ids.clone()), attention_mask: root.input(inputs.attention_mask.clone()) };
+    let block = Block { config, dialect, tokens };
+
+    let (logits, states, table) = decoder(&block, root, &inputs.num_logits_to_keep);
+    root.output(logits, outputs.logits.clone());
+    for (value, state) in &states {
+        root.output(*value, state.present.clone());
+    }
+    verify(&graph.content())?;
+    Ok(Contract {
+        version: contract::VERSION,
+        family: "lfm2".to_owned(),
+        dialect: dialect.name().to_owned(),
+        precision: String::new(),
+        opset: ops::OPSET,
+        minimum_runtime_minor: dialect.minimum_runtime_minor(),
+        padding: dialect.padding(),
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        layers: config.layers.len(),
+        context_length: config.context_length,
+        rope: config.has_attention().then_some(contract::Rope { theta: config.rope_theta, head_dim: config.head_dim }),
+        table: describe(&table),
+        inputs,
+        outputs,
+        states: states.into_iter().map(|(_, state)| state).collect(),
+    })
+}
+
+/// Why a graph cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The hyper-parameters contradict each other.
+    #[error(transparent)]
+    Config(#[from] super::ConfigError),
+    /// The dialect cannot express the weights' formats, or a lowering is wrong.
+    #[error(transparent)]
+    Graph(#[from] VerifyError),
+}
+
+type States<'g> = Vec<(Value<'g>, contract::State)>;
+
+fn decoder<'g>(block: &Block<'g, '_>, root: Scope<'g>, keep: &Port) -> (Value<'g>, States<'g>, Weight) {
+    let Block { config, dialect, tokens } = *block;
+    let mut states = Vec::new();
+    let (x, table) = root.within("model", |model| {
+        let table_shape = [config.vocab_size, config.hidden_size];
+        let (table, mut stream) = model.within("embed_tokens", |at| {
+            let table = at.weight(Role::Table, &table_shape);
+            let rows = dialect.embed(at, &table, tokens.ids);
+            (table, rows)
+        });
+        let mut update = None;
+        for (i, &mixer) in config.layers.iter().enumerate() {
+            let last = i + 1 == config.layers.len();
+            let specifications = ports::states(config, i, mixer, root.activations(), dialect.update());
+            let past: Vec<_> = specifications.iter().map(|state| root.input(state.past.clone())).collect();
+            (stream, update) = model.within(format_args!("layers.{i}"), |layer| {
+                let x;
+                (stream, x) = enter(block, layer, "operator_norm", stream, update);
+                let (mut mixed, present) = match mixer {
+                    Mixer::ShortConv => layer.within("conv", |at| {
+                        let (y, present) = short_conv(block, at, x, past[0]);
+                        (y, vec![present])
+                    }),
+                    Mixer::Attention => layer.within("self_attn", |at| {
+                        let (y, present) = attention(block, at, x, [past[0], past[1]]);
+                        (y, present.to_vec())
+                    }),
+                };
+                states.extend(present.into_iter().zip(specifications));
+                if last {
+                    // What follows works on each position alone: only the positions that get logits go on.
+                    let start = layer.once("logits_start", |at| kept_from(at, keep));
+                    let end = layer.ints(&[i64::MAX]);
+                    (stream, mixed) = (stream.slice(start, end, 1), mixed.slice(start, end, 1));
+                }
+                let (stream, x) = enter(block, layer, "ffn_norm", stream, Some(mixed));
+                (stream, Some(layer.within("feed_forward", |at| feed_forward(block, at, x))))
+            });
+        }
+        (enter(block, model, "embedding_norm", stream, update).1, table)
+    });
+    let logits = root.within("lm_head", |at| {
+        let head =
+            if config.tied { table.clone() } else { at.weight(Role::Head, &[config.vocab_size, config.hidden_size]) };
+        let logits = dialect.linear(at, x, &head, None);
+        if at.activations() == DType::Float32 { logits } else { logits.cast(DType::Float32) }
+    });
+    (logits, states, table)
+}
+
+/// Adds the previous block's update to the residual stream and normalises it, in one step, because some providers fuse the two.
+fn enter<'g>(
+    block: &Block<'g, '_>,
+    at: Scope<'g>,
+    norm: &str,
+    stream: Value<'g>,
+    update: Option<Value<'g>>,
+) -> (Value<'g>, Value<'g>) {
+    at.within(norm, |at| {
+        let scale = &at.weight(Role::Vector, &[block.config.hidden_size]);
+        let epsilon = block.config.norm_epsilon;
+        match update {
+            Some(update) => block.dialect.add_norm(at, AddNorm { stream, update, scale, epsilon }),
+            None => (stream, block.dialect.norm(at, stream, scale, epsilon)),
+        }
+    })
+}
+
+/// Start of the slice that keeps the last `num_logits_to_keep` positions: -n, which for 0 is the beginning.
+fn kept_from<'g>(at: Scope<'g>, keep: &Port) -> Value<'g> {
+    let keep = at.default_input(keep.clone(), 1);
+    at.op(&ops::NEG, &[keep.reshape(&[1])], &[])
+}
+
+fn describe(table: &Weight) -> Table {
+    let location = |name: String| Location { name, file: String::new(), offset: 0, length: 0 };
+    let (format, values, scales) = match table.format {
+        Format::Dense(dtype) => (TableFormat::Dense { dtype }, table.name.clone(), None),
+        Format::Blocks(blocks) => (
+            TableFormat::Blocks { bits: blocks.bits, block_size: blocks.block_size, scales: blocks.scales },
+            format!("{}.rows", table.name),
+            Some(location(format!("{}.scales", table.name))),
+        ),
+    };
+    Table { rows: table.rows(), columns: table.columns(), format, values: location(values), scales }
+}

@@ -1,0 +1,80 @@
+//! Grouped-query attention with per-head norms, rotary embedding and a cache.
+
+use super::norm;
+use super::tokens::{attention_bias, hidden, last_index, rope_rows, rope_table, total_scalar, visible_grouped};
+use crate::contract::Padding;
+use crate::dialect::{Attended, Attention};
+use crate::ir::algebra::concat;
+use crate::ir::{Attribute, RopePart, Scope, Value, Weight};
+use crate::ops;
+
+/// Elementary operators. With G queries sharing a key head, per batch row and key head:
+/// softmax(q k^T / sqrt(head_dim), over the visible keys) v.
+pub fn decomposed<'g>(at: Scope<'g>, op: Attention<'g, '_>) -> Attended<'g> {
+    let [heads, kv_heads, head_dim] = [op.heads.heads, op.heads.kv_heads, op.heads.head_dim].map(|n| n as i64);
+    let group = heads / kv_heads;
+
+    // [batch, heads, sequence, head_dim]
+    let per_head = |x: Value<'g>, count: i64| x.reshape(&[0, 0, count, head_dim]);
+    let by_head = |x: Value<'g>| x.transpose(&[0, 2, 1, 3]);
+    let query = norm::decomposed(at, per_head(op.query, heads), op.query_norm, op.epsilon);
+    let key = norm::decomposed(at, per_head(op.key, kv_heads), op.key_norm, op.epsilon);
+    let query = rotate(at, by_head(query), &op);
+    let present_key = concat(&[op.past_key, rotate(at, by_head(key), &op)], 2);
+    let present_value = concat(&[op.past_value, by_head(per_head(op.value, kv_heads))], 2);
+
+    // [batch, kv_heads, group, sequence, head_dim] against [batch, kv_heads, 1, head_dim, total]
+    let scale = at.float((head_dim as f64).powf(-0.5), at.activations());
+    let query = (query * scale).reshape(&[0, kv_heads, group, -1, head_dim]);
+    let keys = present_key.transpose(&[0, 1, 3, 2]).unsqueeze(&[2]);
+    let scores = at.op(&ops::MATMUL, &[query, keys], &[]);
+    let hidden = at.float(hidden(at.activations()), at.activations());
+    let scores = at.op(&ops::WHERE, &[visible_grouped(at, op.tokens), scores, hidden], &[]);
+    let weights = at.op(&ops::SOFTMAX, &[scores], &[("axis", Attribute::Int(-1))]);
+    let context = at.op(&ops::MATMUL, &[weights, present_value.unsqueeze(&[2])], &[]);
+    let context = by_head(context.reshape(&[0, heads, -1, head_dim])).reshape(&[0, 0, heads * head_dim]);
+    Attended { context, present_key, present_value }
+}
+
+/// Rotates the first and second half of each head against each other: (a cos - b sin, b cos + a sin).
+fn rotate<'g>(at: Scope<'g>, x: Value<'g>, op: &Attention<'g, '_>) -> Value<'g> {
+    let cos = rope_rows(at, RopePart::Cos, op.heads, op.tokens);
+    let sin = rope_rows(at, RopePart::Sin, op.heads, op.tokens);
+    let [a, b] = x.split_last();
+    concat(&[a * cos - b * sin, b * cos + a * sin], -1)
+}
+
+/// The fused kernel. It rotates, appends to the cache and attends; the CPU provider refuses to take the norms as well.
+pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -> Attended<'g> {
+    let padded = padding == Padding::Left;
+    let inputs = [
+        Some(head_norm(at, op.query, op.query_norm, op.heads.heads, &op)),
+        Some(head_norm(at, op.key, op.key_norm, op.heads.kv_heads, &op)),
+        Some(op.value),
+        Some(op.past_key),
+        Some(op.past_value),
+        Some(last_index(at, op.tokens, padded)),
+        Some(total_scalar(at, op.tokens)),
+        Some(rope_table(at, RopePart::Cos, op.heads)),
+        Some(rope_table(at, RopePart::Sin, op.heads)),
+        // Position ids: the kernel ignores them on a first prompt, so that feeding them would make chunks disagree.
+        None,
+        padded.then(|| attention_bias(at, op.tokens)),
+    ];
+    let used = if padded { inputs.len() } else { 9 };
+    let attributes = [
+        ("num_heads", Attribute::Int(op.heads.heads as i64)),
+        ("kv_num_heads", Attribute::Int(op.heads.kv_heads as i64)),
+        ("scale", Attribute::Float((op.heads.head_dim as f64).powf(-0.5) as f32)),
+        ("do_rotary", Attribute::Int(1)),
+    ];
+    let [context, present_key, present_value] = at.call(&ops::GROUP_QUERY_ATTENTION, &inputs[..used], &attributes);
+    Attended { context, present_key, present_value }
+}
+
+/// The fused norm over each head: heads become rows and columns again.
+fn head_norm<'g>(at: Scope<'g>, x: Value<'g>, scale: &Weight, heads: usize, op: &Attention<'g, '_>) -> Value<'g> {
+    let head_dim = op.heads.head_dim as i64;
+    let normed = norm::simplified(at, x.reshape(&[0, -1, head_dim]), scale, op.epsilon);
+    normed.reshape(&[0, -1, heads as i64 * head_dim])
+}

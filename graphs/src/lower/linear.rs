@@ -1,0 +1,69 @@
+//! Projections: x W^T + bias.
+
+use crate::ir::algebra::concat;
+use crate::ir::{Attribute, Blocks, DType, Role, Scope, Source, Value, Weight};
+use crate::ops;
+
+/// A product with plain numbers.
+///
+/// Projections are stored transposed, as `MatMul` takes them. Table and head stay in row order, because the embedding reads
+/// rows and because a transposed copy of the largest weight could not be streamed; `Gemm` reads them as they are.
+pub fn dense<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
+    let product = match weight.role {
+        Role::Table | Role::Head => gemm(at, x, weight),
+        Role::Matrix | Role::Kernel | Role::Vector => {
+            let [rows, columns] = [weight.rows(), weight.columns()];
+            let name = format!("{}.transposed", weight.name);
+            let matrix = at.initializer(
+                &name,
+                at.activations(),
+                &[columns, rows],
+                Source::Transposed { weight: weight.clone() },
+            );
+            at.op(&ops::MATMUL, &[x, matrix], &[])
+        }
+    };
+    add_bias(at, product, bias)
+}
+
+/// `Gemm` takes matrices only, so that batch and sequence are merged around it.
+fn gemm<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight) -> Value<'g> {
+    let rows = x.reshape(&[-1, weight.columns() as i64]);
+    let product = at.op(&ops::GEMM, &[rows, at.dense(weight)], &[("transB", Attribute::Int(1))]);
+    let shape = concat(&[x.size(0), x.size(1), at.ints(&[weight.rows() as i64])], 0);
+    at.op(&ops::RESHAPE, &[product, shape], &[])
+}
+
+/// A product with a matrix quantized in blocks. `accuracy_level` 4 lets the kernel quantize the activations to 8 bits as well,
+/// which is what makes it fast on CPUs.
+pub fn nbits<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, blocks: Blocks, bias: Option<&Weight>) -> Value<'g> {
+    let [rows, columns] = [weight.rows(), weight.columns()];
+    let packed = at.initializer(
+        &format!("{}.packed", weight.name),
+        DType::Uint8,
+        &[rows, columns / blocks.block_size, blocks.bytes_per_block()],
+        Source::Packed { weight: weight.clone() },
+    );
+    let attributes = [
+        ("K", Attribute::Int(columns as i64)),
+        ("N", Attribute::Int(rows as i64)),
+        ("bits", Attribute::Int(blocks.bits as i64)),
+        ("block_size", Attribute::Int(blocks.block_size as i64)),
+        ("accuracy_level", Attribute::Int(4)),
+    ];
+    let product = at.op(&ops::MATMUL_NBITS, &[x, packed, scales(at, weight, blocks)], &attributes);
+    add_bias(at, product, bias)
+}
+
+/// One scale per block, `[rows, blocks]`.
+pub(super) fn scales<'g>(at: Scope<'g>, weight: &Weight, blocks: Blocks) -> Value<'g> {
+    let shape = [weight.rows(), weight.columns() / blocks.block_size];
+    at.initializer(&format!("{}.scales", weight.name), blocks.scales, &shape, Source::Scales { weight: weight.clone() })
+}
+
+fn add_bias<'g>(at: Scope<'g>, product: Value<'g>, bias: Option<&Weight>) -> Value<'g> {
+    match bias {
+        Some(bias) => product + at.dense(bias),
+        None => product,
+    }
+}
