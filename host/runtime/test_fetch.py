@@ -1,0 +1,134 @@
+"""Tests of fetch.py without a network: `python3 -m unittest discover -s host/runtime`."""
+
+import contextlib
+import hashlib
+import io
+import subprocess
+import tempfile
+import unittest
+import zipfile
+from pathlib import Path
+from unittest import mock
+
+import fetch
+
+LIBRARY = "onnxruntime/capi/libonnxruntime.so.9.9.9"
+
+
+class FetchTest(unittest.TestCase):
+    """Each test has a folder to fill and a wheel on disk, which a stand-in for pip copies."""
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.into = Path(temporary.name) / "runtime"
+        self.wheel_file = Path(temporary.name) / "onnxruntime-9.9.9.whl"
+        self.downloads = 0
+        # Progress messages would clutter the output of the tests.
+        silence = contextlib.redirect_stderr(io.StringIO())
+        silence.__enter__()
+        self.addCleanup(silence.__exit__, None, None, None)
+        self.package = self.package_of(b"library, first build")
+
+    def package_of(self, library, members=(LIBRARY, *fetch.LICENCES)):
+        with zipfile.ZipFile(self.wheel_file, "w") as archive:
+            for member in members:
+                archive.writestr(member, library if member == LIBRARY else "licence")
+            archive.writestr("onnxruntime/capi/other.py", "not wanted")
+        digest = hashlib.sha256(self.wheel_file.read_bytes()).hexdigest()
+        wheel = fetch.Wheel(tag="manylinux_2_28_x86_64", sha256=digest, libraries=(LIBRARY,))
+        return fetch.Package(name="onnxruntime", version="9.9.9", wheels={"linux-x86_64": wheel})
+
+    def fetch(self, package=None, platform_name="linux-x86_64", pip_installed=True, network=True):
+        def run(command, **_):
+            if "--version" in command:
+                return subprocess.CompletedProcess(command, 0 if pip_installed else 1)
+            self.downloads += 1
+            if not network:
+                return subprocess.CompletedProcess(command, 1)
+            destination = Path(command[command.index("--dest") + 1]) / self.wheel_file.name
+            destination.write_bytes(self.wheel_file.read_bytes())
+            return subprocess.CompletedProcess(command, 0)
+
+        with mock.patch.object(fetch.subprocess, "run", run):
+            return fetch.fetch(package or self.package, platform_name, self.into)
+
+    def assert_nothing_left(self):
+        self.assertEqual([path.name for path in self.into.iterdir()], [])
+
+    def test_takes_out_libraries_and_licences_only(self):
+        folder = self.fetch()
+        names = sorted(path.name for path in folder.iterdir())
+        self.assertEqual(names, ["LICENSE", "Privacy.md", "ThirdPartyNotices.txt", "libonnxruntime.so.9.9.9", "stamp.json"])
+        self.assertEqual((folder / "libonnxruntime.so.9.9.9").read_bytes(), b"library, first build")
+        self.assertEqual([path.name for path in self.into.iterdir()], ["onnxruntime"])
+
+    def test_second_call_downloads_nothing(self):
+        self.fetch()
+        self.fetch()
+        self.assertEqual(self.downloads, 1)
+
+    def test_damaged_result_is_fetched_again(self):
+        for damage in ("libonnxruntime.so.9.9.9", "stamp.json"):
+            with self.subTest(damage=damage):
+                folder = self.fetch()
+                (folder / damage).write_text("cut")
+                self.fetch()
+                self.assertEqual((folder / "libonnxruntime.so.9.9.9").read_bytes(), b"library, first build")
+
+    def test_other_build_replaces_the_old_one(self):
+        self.fetch()
+        folder = self.fetch(self.package_of(b"library, second build"))
+        self.assertEqual((folder / "libonnxruntime.so.9.9.9").read_bytes(), b"library, second build")
+
+    def test_wrong_hash_is_refused_and_leaves_nothing(self):
+        self.wheel_file.write_bytes(self.wheel_file.read_bytes() + b"x")
+        with self.assertRaisesRegex(fetch.FetchError, "SHA-256"):
+            self.fetch()
+        self.assert_nothing_left()
+
+    def test_wheel_without_the_library_is_refused(self):
+        with self.assertRaisesRegex(fetch.FetchError, "does not hold " + LIBRARY):
+            self.fetch(self.package_of(b"", members=fetch.LICENCES))
+        self.assert_nothing_left()
+
+    def test_missing_pip_and_network_say_what_to_do(self):
+        with self.assertRaisesRegex(fetch.FetchError, "no pip.*ensurepip"):
+            self.fetch(pip_installed=False)
+        with self.assertRaisesRegex(fetch.FetchError, "Is the network up"):
+            self.fetch(network=False)
+        self.assert_nothing_left()
+
+    def test_unknown_platform_lists_the_known_ones(self):
+        with self.assertRaisesRegex(fetch.FetchError, "no onnxruntime 9.9.9 for plan9-mips, only for linux-x86_64"):
+            self.fetch(platform_name="plan9-mips")
+
+
+class PlatformTest(unittest.TestCase):
+    def test_names_are_those_of_the_table(self):
+        cases = {
+            ("Linux", "x86_64"): "linux-x86_64",
+            ("Linux", "aarch64"): "linux-aarch64",
+            ("Linux", "arm64"): "linux-aarch64",
+            ("Darwin", "arm64"): "macos-arm64",
+            ("Windows", "AMD64"): "windows-x86_64",
+            ("Windows", "ARM64"): "windows-arm64",
+        }
+        for (system, machine), name in cases.items():
+            with self.subTest(system=system, machine=machine), mock.patch.object(fetch, "require_glibc"), mock.patch.multiple(
+                fetch.platform, system=lambda: system, machine=lambda: machine
+            ):
+                self.assertEqual(fetch.this_platform(), name)
+                self.assertIn(name, fetch.ONNX_RUNTIME.wheels)
+
+    def test_c_library_is_checked(self):
+        for found, accepted in (("glibc 2.28", True), ("glibc 2.41", True), ("glibc 2.17", False), (None, False)):
+            with self.subTest(found=found), mock.patch.object(fetch.os, "confstr", lambda _: found, create=True):
+                if accepted:
+                    fetch.require_glibc()
+                else:
+                    self.assertRaisesRegex(fetch.FetchError, "glibc 2.28", fetch.require_glibc)
+
+
+if __name__ == "__main__":
+    unittest.main()
