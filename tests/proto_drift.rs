@@ -10,11 +10,7 @@ fn generated_messages_match_the_schema() {
     let schema = root.join("export/proto");
     let folder = tempfile::tempdir().unwrap();
     let descriptors = protox::compile(["onnx-ml.proto"], [&schema]).unwrap();
-    prost_build::Config::new()
-        .out_dir(folder.path())
-        .disable_comments(["."])
-        .compile_fds(descriptors)
-        .unwrap();
+    prost_build::Config::new().out_dir(folder.path()).disable_comments(["."]).compile_fds(descriptors).unwrap();
     let generated = std::fs::read_to_string(folder.path().join("onnx.rs")).unwrap();
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&committed, &generated).unwrap();

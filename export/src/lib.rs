@@ -1,1 +1,5 @@
 //! Turns an LFM2 checkpoint into an ONNX package.
+
+pub mod proto;
+pub mod quantize;
+pub mod recipe;

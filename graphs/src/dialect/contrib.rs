@@ -1,6 +1,6 @@
 //! ONNX Runtime's contrib kernels in the form that its CPU provider runs fastest.
 
-use super::{AddNorm, Attended, Attention, CausalConv, Convolved, Dialect};
+use super::{AddNorm, Attended, Attention, CausalConv, Convolved, Dialect, Heads};
 use crate::contract::{Padding, Update};
 use crate::ir::{Format, Scope, Value, Weight};
 use crate::lower;
@@ -28,6 +28,17 @@ impl Dialect for Contrib {
 
     fn padding(&self) -> Padding {
         self.padding
+    }
+
+    fn refuse(&self, heads: &Heads) -> Option<String> {
+        let head_dim = heads.head_dim;
+        let refused = !head_dim.is_multiple_of(lower::attention::GROUP_QUERY_HEAD_STEP);
+        refused.then(|| {
+            format!(
+                "head_dim is {head_dim}, the rotary embedding of ONNX Runtime's fused attention takes multiples of {}",
+                lower::attention::GROUP_QUERY_HEAD_STEP
+            )
+        })
     }
 
     fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {

@@ -28,6 +28,11 @@ pub trait Dialect {
     /// Which padded batches the graphs compute exactly.
     fn padding(&self) -> Padding;
 
+    /// What keeps the dialect's kernels from computing attention with such heads, if anything does.
+    fn refuse(&self, _heads: &Heads) -> Option<String> {
+        None
+    }
+
     /// Looks up the rows of `ids` (int64 `[batch, sequence]`) in the table: `[batch, sequence, hidden]`.
     fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g>;
 

@@ -8,7 +8,7 @@ pub mod types;
 pub mod verify;
 pub mod weight;
 
-pub use graph::{Attribute, Graph, Scope, Value};
+pub use graph::{Attribute, Content, Graph, Node, Scope, Value, ValueId};
 pub use initializer::{Initializer, RopePart, Source};
 pub use types::{DType, Dim, Shape};
 pub use weight::{Blocks, Format, Role, Weight};

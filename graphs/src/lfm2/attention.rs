@@ -1,7 +1,7 @@
 //! The attention block.
 
 use super::Block;
-use crate::dialect::{Attention, Heads};
+use crate::dialect::Attention;
 use crate::ir::{Role, Scope, Value};
 
 /// y = out(attend(rope(norm(q)), rope(norm(k)), v)), queries in groups that share a key head, a norm per head.
@@ -27,13 +27,7 @@ pub fn attention<'g>(
             past_key: past[0],
             past_value: past[1],
             tokens: block.tokens,
-            heads: Heads {
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-                head_dim: config.head_dim,
-                rope_theta: config.rope_theta,
-                context_length: config.context_length,
-            },
+            heads: block.config.attention_heads(),
             epsilon: config.norm_epsilon,
         },
     );

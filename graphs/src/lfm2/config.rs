@@ -1,5 +1,7 @@
 //! The hyper-parameters that shape a graph.
 
+use crate::dialect::Heads;
+
 /// What a decoder layer mixes tokens with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mixer {
@@ -62,6 +64,13 @@ impl Config {
             // Sizes beyond this cannot be stored in a tensor of an ONNX file; refusing them here keeps products of two in range.
             require(value < 1 << 31, format!("{name} is {value}, more than an ONNX tensor can hold"));
         }
+        require(
+            self.context_length <= 1 << 24,
+            format!(
+                "max_position_embeddings is {}, positions beyond 2^24 are not exact in float32",
+                self.context_length
+            ),
+        );
         require(!self.layers.is_empty(), "there are no layers".to_owned());
         require(self.conv_width >= 2, format!("conv_L_cache is {}, at least 2 is needed", self.conv_width));
         require(self.conv_width <= 1024, format!("conv_L_cache is {}, at most 1024 is supported", self.conv_width));
@@ -82,6 +91,17 @@ impl Config {
             format!("rope_theta is {}, a positive number is needed", self.rope_theta),
         );
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// The sizes of the attention layers, as dialects take them.
+    pub(super) fn attention_heads(&self) -> Heads {
+        Heads {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            rope_theta: self.rope_theta,
+            context_length: self.context_length,
+        }
     }
 
     /// Whether any layer is an attention layer.

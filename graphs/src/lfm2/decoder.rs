@@ -15,6 +15,10 @@ use crate::ops;
 /// The contract's `precision` and the table's place in the data file are for the exporter to fill: neither shapes the graph.
 pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Result<Contract, BuildError> {
     config.validate()?;
+    let refusal = config.has_attention().then(|| dialect.refuse(&config.attention_heads())).flatten();
+    if let Some(reason) = refusal {
+        return Err(BuildError::Dialect { dialect: dialect.name(), reason });
+    }
     let root = graph.root();
     let inputs = ports::inputs();
     let outputs = ports::outputs(config);
@@ -55,6 +59,14 @@ pub enum BuildError {
     /// The hyper-parameters contradict each other.
     #[error(transparent)]
     Config(#[from] super::ConfigError),
+    /// The dialect's kernels cannot compute this model.
+    #[error("the {dialect} dialect cannot compute this model: {reason}; use `--dialect portable`")]
+    Dialect {
+        /// Name of the dialect.
+        dialect: &'static str,
+        /// What its kernels do not take.
+        reason: String,
+    },
     /// The dialect cannot express the weights' formats, or a lowering is wrong.
     #[error(transparent)]
     Graph(#[from] VerifyError),

@@ -44,6 +44,9 @@ fn rotate<'g>(at: Scope<'g>, x: Value<'g>, op: &Attention<'g, '_>) -> Value<'g> 
     concat(&[a * cos - b * sin, b * cos + a * sin], -1)
 }
 
+/// With rotary embedding, the fused kernel takes heads of a multiple of this many elements.
+pub const GROUP_QUERY_HEAD_STEP: usize = 16;
+
 /// The fused kernel. It rotates, appends to the cache and attends; the CPU provider refuses to take the norms as well.
 pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -> Attended<'g> {
     let padded = padding == Padding::Left;

@@ -3,7 +3,11 @@
 //! The exporter writes it as JSON into the `metadata_props` of the ONNX file, so that the file explains itself. The host
 //! learns everything it needs from here and parses no tensor name.
 
-use serde::{Deserialize, Serialize};
+mod manifest;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use manifest::{MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph};
 
 pub use crate::ir::types::{DType, Dim, Shape};
 
@@ -58,36 +62,43 @@ impl Contract {
 
     /// Reads the JSON form. The error says what is wrong and what to do.
     pub fn from_json(text: &str) -> Result<Self, ContractError> {
-        /// The one field that must be readable in every version.
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let Versioned { version } = serde_json::from_str(text).map_err(|source| ContractError::Json { source })?;
-        if version != VERSION {
-            return Err(ContractError::Version { found: version });
-        }
-        serde_json::from_str(text).map_err(|source| ContractError::Json { source })
+        versioned(text, VERSION)
     }
 }
 
-/// Why a contract cannot be used.
+/// Reads JSON whose `version` must be `expected` before anything else is looked at.
+fn versioned<T: DeserializeOwned>(text: &str, expected: u32) -> Result<T, ContractError> {
+    /// The one field that must be readable in every version.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_str(text).map_err(|source| ContractError::Json { source })?;
+    if version != expected {
+        return Err(ContractError::Version { found: version, expected });
+    }
+    serde_json::from_str(text).map_err(|source| ContractError::Json { source })
+}
+
+/// Why a contract or a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContractError {
     /// Not the JSON that this version writes.
-    #[error("the contract in the ONNX metadata cannot be read: {source}; export the model again")]
+    #[error("the description of the package cannot be read: {source}; export the model again")]
     Json {
         /// What the JSON reader said.
         source: serde_json::Error,
     },
     /// Written by a newer or older exporter.
     #[error(
-        "the contract has version {found}, this program reads version {VERSION}; export the model again, or use the matching host"
+        "the package was described in version {found}, this program reads version {expected}; export the model again, or use the matching host"
     )]
     Version {
         /// The version in the file.
         found: u32,
+        /// The version that this program reads.
+        expected: u32,
     },
 }
 

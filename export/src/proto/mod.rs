@@ -1,0 +1,9 @@
+//! ONNX files: the one place that knows protobuf.
+
+mod decode;
+mod encode;
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+mod onnx;
+
+pub use decode::{DecodeError, Model, Node, Stored, Tensor, decode};
+pub use encode::{Data, encode};

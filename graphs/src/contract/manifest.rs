@@ -1,0 +1,122 @@
+//! The manifest of a package: every file with its size and hash, and the graphs among them.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::ContractError;
+
+/// Name of the manifest. It lies beside the tokenizer, and names in it are relative to its folder, with `/` between parts.
+pub const MANIFEST_NAME: &str = "lfm2.manifest.json";
+
+/// Version of this structure. A host refuses manifests of a version that it does not know.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// What a package consists of. Several precisions of one model may share a folder, and with it a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`] at the time of writing.
+    pub version: u32,
+    /// The graphs, by name.
+    pub graphs: Vec<ManifestGraph>,
+    /// Every file of the package but the manifest, by name.
+    pub files: Vec<ManifestFile>,
+}
+
+/// A graph of a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestGraph {
+    /// The ONNX file.
+    pub file: String,
+    /// The files with its weights.
+    pub data: Vec<String>,
+    /// As in the contract of the graph.
+    pub precision: String,
+    /// As in the contract of the graph.
+    pub dialect: String,
+    /// As in the contract of the graph; here, it can be read before a runtime is loaded.
+    pub minimum_runtime_minor: u32,
+}
+
+/// A file of a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// Path relative to the manifest.
+    pub name: String,
+    /// Number of bytes.
+    pub size: u64,
+    /// SHA-256 in hexadecimal.
+    pub sha256: String,
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Self { version: MANIFEST_VERSION, graphs: Vec::new(), files: Vec::new() }
+    }
+}
+
+impl Manifest {
+    /// The JSON form, one line for each fact, so that two packages can be compared by eye.
+    pub fn to_json(&self) -> Result<String, ContractError> {
+        serde_json::to_string_pretty(self).map_err(|source| ContractError::Json { source })
+    }
+
+    /// Reads the JSON form. The error says what is wrong and what to do.
+    pub fn from_json(text: &str) -> Result<Self, ContractError> {
+        super::versioned(text, MANIFEST_VERSION)
+    }
+
+    /// Adds a graph and the files written with it, replacing what has the same names.
+    pub fn merge(&mut self, graph: ManifestGraph, files: Vec<ManifestFile>) {
+        self.graphs.retain(|known| known.file != graph.file);
+        self.graphs.push(graph);
+        self.graphs.sort_by(|a, b| a.file.cmp(&b.file));
+        self.files.retain(|known| files.iter().all(|file| file.name != known.name));
+        self.files.extend(files);
+        self.files.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// The files that a graph needs: its own and those that belong to no graph in particular.
+    pub fn files_of(&self, graph: &str) -> impl Iterator<Item = &ManifestFile> {
+        let (own, others): (Vec<_>, Vec<_>) = self.graphs.iter().partition(|it| it.file == graph);
+        let names = |graphs: &[&ManifestGraph]| -> HashSet<String> {
+            graphs.iter().flat_map(|it| it.data.iter().chain([&it.file])).cloned().collect()
+        };
+        let (own, others) = (names(&own), names(&others));
+        self.files.iter().filter(move |file| own.contains(&file.name) || !others.contains(&file.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(file: &str, data: &str) -> ManifestGraph {
+        let [file, data] = [file, data].map(str::to_owned);
+        let data = vec![data];
+        ManifestGraph { file, data, precision: "q4".into(), dialect: "contrib".into(), minimum_runtime_minor: 30 }
+    }
+
+    fn files(names: &[&str], size: u64) -> Vec<ManifestFile> {
+        names.iter().map(|&name| ManifestFile { name: name.into(), size, sha256: String::new() }).collect()
+    }
+
+    #[test]
+    fn merging_replaces_what_was_written_again() {
+        let mut manifest = Manifest::default();
+        manifest.merge(graph("b.onnx", "b.data"), files(&["b.onnx", "b.data", "config.json"], 1));
+        manifest.merge(graph("a.onnx", "a.data"), files(&["a.onnx", "a.data", "config.json"], 2));
+        let sizes: Vec<_> = manifest.files.iter().map(|file| (file.name.as_str(), file.size)).collect();
+        assert_eq!(sizes, [("a.data", 2), ("a.onnx", 2), ("b.data", 1), ("b.onnx", 1), ("config.json", 2)]);
+        assert_eq!(Manifest::from_json(&manifest.to_json().unwrap()).unwrap(), manifest);
+
+        let names: Vec<_> = manifest.files_of("b.onnx").map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["b.data", "b.onnx", "config.json"]);
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        let error = Manifest::from_json(r#"{"version": 2}"#).unwrap_err();
+        assert!(matches!(error, ContractError::Version { found: 2, .. }), "{error}");
+    }
+}
