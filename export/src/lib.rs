@@ -1,5 +1,6 @@
 //! Turns an LFM2 checkpoint into an ONNX package.
 
+pub mod checkpoint;
 pub mod proto;
 pub mod quantize;
 pub mod recipe;
