@@ -1,6 +1,10 @@
 //! Turns an LFM2 checkpoint into an ONNX package.
 
+pub mod bind;
 pub mod checkpoint;
+pub mod layout;
 pub mod proto;
 pub mod quantize;
 pub mod recipe;
+pub mod report;
+pub mod write;
