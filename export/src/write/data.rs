@@ -203,3 +203,115 @@ fn refused(weight: &Weight, row: usize, value: f32) -> WriteError {
         WriteError::NotFinite { tensor, row, value }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lfm2_graphs::format::unpack_row;
+    use lfm2_graphs::ir::Role;
+    use safetensors::tensor::{Dtype, TensorView};
+
+    use super::*;
+
+    /// A checkpoint with one float32 tensor called `w`, opened.
+    fn checkpoint(shape: &[usize], values: &[f32]) -> (tempfile::TempDir, Checkpoint) {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
+        let file = folder.path().join("model.safetensors");
+        safetensors::serialize_to_file([("w", view)], None, &file).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        (folder, checkpoint)
+    }
+
+    fn weight(shape: &[usize], format: Format) -> Weight {
+        Weight { name: "w".into(), shape: shape.to_vec(), role: Role::Matrix, format }
+    }
+
+    fn initializer(dtype: DType, shape: &[usize], source: Source) -> Initializer {
+        Initializer { dtype, shape: shape.to_vec(), source }
+    }
+
+    fn produced(producer: &mut Producer<'_>, initializer: &Initializer) -> Result<Vec<u8>, WriteError> {
+        let mut all = Vec::new();
+        producer.produce(initializer, &mut |bytes| {
+            all.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        assert_eq!(all.len() as u64, initializer.bytes());
+        Ok(all)
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+
+    #[test]
+    fn matrices_of_many_blocks_and_stripes_are_transposed() {
+        // Wide enough for several stripes, long enough for several blocks of rows.
+        let [rows, columns] = [3000, 6000];
+        assert!(rows * columns > STRIPE_VALUES && rows * columns > BLOCK_VALUES);
+        let values: Vec<f32> = (0..rows * columns).map(|i| (i % 65_521) as f32).collect();
+        let (_folder, checkpoint) = checkpoint(&[rows, columns], &values);
+        let weight = weight(&[rows, columns], Format::Dense(DType::Float32));
+        let source = Source::Transposed { weight };
+        let out = produced(&mut Producer::new(&checkpoint), &initializer(DType::Float32, &[columns, rows], source));
+        let out = floats(&out.unwrap());
+        let wrong = (0..rows * columns).find(|i| out[(i % columns) * rows + i / columns] != values[*i]);
+        assert_eq!(wrong, None);
+    }
+
+    #[test]
+    fn scales_are_the_same_whether_asked_for_before_or_after_the_numbers() {
+        let shape = [5, 64];
+        let values: Vec<f32> = (0..320).map(|i| ((i * 37 % 101) as f32 - 50.0) / 10.0).collect();
+        let (_folder, checkpoint) = checkpoint(&shape, &values);
+        let blocks = Blocks { bits: 4, block_size: 32, scales: DType::Float32 };
+        let weight = weight(&shape, Format::Blocks(blocks));
+        let packed = initializer(DType::Uint8, &[5, 2, 16], Source::Packed { weight: weight.clone() });
+        let scales = initializer(DType::Float32, &[5, 2], Source::Scales { weight });
+
+        let mut producer = Producer::new(&checkpoint);
+        let before = produced(&mut producer, &scales).unwrap();
+        let numbers = produced(&mut producer, &packed).unwrap();
+        assert_eq!(produced(&mut producer, &scales).unwrap(), before);
+        assert!(producer.scales.is_empty(), "nothing is kept after its use");
+
+        let scales = floats(&before);
+        for row in 0..5 {
+            let mut out = [0.0; 64];
+            unpack_row(blocks, &numbers[row * 32..][..32], &scales[row * 2..][..2], &mut out);
+            for (i, value) in out.iter().enumerate() {
+                assert!((value - values[row * 64 + i]).abs() <= scales[row * 2 + i / 32].abs() * 1.001);
+            }
+        }
+    }
+
+    #[test]
+    fn rotary_tables_are_the_same_in_one_piece_and_in_many() {
+        let (_folder, checkpoint) = checkpoint(&[1], &[0.0]);
+        let positions = BLOCK_VALUES / 32 + 100;
+        let source = Source::Rope { part: RopePart::Sin, theta: 1e6, head_dim: 64 };
+        let out = produced(&mut Producer::new(&checkpoint), &initializer(DType::Float32, &[positions, 32], source));
+        assert_eq!(floats(&out.unwrap()), rope_rows(RopePart::Sin, 1e6, 64, 0, positions));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_stored_are_refused_with_their_place() {
+        let mut values = vec![1.0; 64];
+        values[40] = 65_536.0;
+        let (_folder, checkpoint) = checkpoint(&[2, 32], &values);
+        let dense = |dtype| {
+            let source = Source::Dense { weight: weight(&[2, 32], Format::Dense(dtype)) };
+            produced(&mut Producer::new(&checkpoint), &initializer(dtype, &[2, 32], source))
+        };
+        dense(DType::Float32).unwrap();
+        let error = dense(DType::Float16).unwrap_err();
+        assert!(matches!(&error, WriteError::Overflow { row: 1, value, .. } if *value == 65_536.0), "{error}");
+
+        values[3] = f32::NAN;
+        let (_folder, damaged) = self::checkpoint(&[2, 32], &values);
+        let source = Source::Dense { weight: weight(&[2, 32], Format::Dense(DType::Float32)) };
+        let error = produced(&mut Producer::new(&damaged), &initializer(DType::Float32, &[2, 32], source)).unwrap_err();
+        assert!(matches!(&error, WriteError::NotFinite { row: 0, .. }), "{error}");
+    }
+}
