@@ -1,3 +1,5 @@
 //! Runs LFM2 packages through ONNX Runtime.
 
 pub mod sampler;
+pub mod stop;
+pub mod text;
