@@ -1,5 +1,6 @@
 //! Runs LFM2 packages through ONNX Runtime.
 
+pub mod chat;
 pub mod sampler;
 pub mod stop;
 pub mod text;
