@@ -1,1 +1,3 @@
 //! Runs LFM2 packages through ONNX Runtime.
+
+pub mod decoder;
