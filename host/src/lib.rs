@@ -1,3 +1,6 @@
 //! Runs LFM2 packages through ONNX Runtime.
 
+pub mod cancel;
 pub mod decoder;
+pub mod platform;
+pub mod runtime;
