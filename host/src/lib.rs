@@ -2,5 +2,8 @@
 
 pub mod cancel;
 pub mod decoder;
+pub mod package;
 pub mod platform;
+pub mod provider;
 pub mod runtime;
+pub mod session;
