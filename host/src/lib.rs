@@ -7,3 +7,4 @@ pub mod platform;
 pub mod provider;
 pub mod runtime;
 pub mod session;
+mod state;
