@@ -151,12 +151,7 @@ fn write_data(
 }
 
 /// Where each initializer's bytes are, with the bytes of those that go into the ONNX file.
-fn place(
-    layout: &Layout,
-    content: &Content,
-    producer: &mut Producer<'_>,
-    file: &str,
-) -> Result<Vec<Data>, WriteError> {
+fn place(layout: &Layout, content: &Content, producer: &mut Producer<'_>, file: &str) -> Result<Vec<Data>, WriteError> {
     let spans = layout.spans.iter().zip(&content.initializers);
     spans
         .map(|(span, (_, initializer))| match span {
