@@ -10,4 +10,5 @@ pub mod proto;
 pub mod quantize;
 pub mod recipe;
 pub mod report;
+pub mod sidecars;
 pub mod write;
