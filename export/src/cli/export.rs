@@ -7,7 +7,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use super::args::ExportArguments;
-use crate::hub::Hub;
 use crate::package::{self, Options, Output};
 
 /// Exports a model and prints the path of the graph.
@@ -46,17 +45,7 @@ fn source(arguments: &ExportArguments) -> anyhow::Result<PathBuf> {
     if path.is_dir() {
         return Ok(path.to_owned());
     }
-    if !is_hub_id(model) {
-        bail!("{model} is neither a folder nor the name of a model on the hub, which has the form owner/name");
-    }
-    let hub = Hub {
-        revision: arguments.revision.clone(),
-        cache_dir: arguments.cache_dir.clone(),
-        offline: arguments.offline,
-        token: arguments.token.clone(),
-        ..Hub::from_env()?
-    };
-    Ok(hub.fetch(model)?)
+    bail!("{model} is not a folder")
 }
 
 /// Whether the text has the form `owner/name` of the hub's names, and not that of a path.
