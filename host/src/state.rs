@@ -76,8 +76,7 @@ impl State {
                 tensor.bound = true;
             } else {
                 // The runtime allocates, because only it knows the shape before the run.
-                let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
-                binding.bind_output_to_device(&*tensor.spec.present.name, &cpu)?;
+                binding.bind_output_to_device(&*tensor.spec.present.name, &cpu()?)?;
             }
         }
         Ok(())
@@ -104,6 +103,11 @@ impl State {
     pub(crate) fn values(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, StateError> {
         self.tensors.iter().map(|tensor| tensor.values(self.len)).collect()
     }
+}
+
+/// Where the runtime is to allocate an output whose shape only it knows.
+pub(crate) fn cpu() -> ort::Result<MemoryInfo<'static>> {
+    MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
 }
 
 impl Growth {
@@ -198,7 +202,11 @@ fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateE
 }
 
 /// Copies the first `len` rows of every head.
-fn copy_rows<T: PrimitiveTensorElementType + Copy>(from: &DynTensor, to: &mut DynTensor, len: usize) -> Result<(), StateError> {
+fn copy_rows<T: PrimitiveTensorElementType + Copy>(
+    from: &DynTensor,
+    to: &mut DynTensor,
+    len: usize,
+) -> Result<(), StateError> {
     let (shape, from) = from.try_extract_tensor::<T>()?;
     let [from_rows, width] = [ROWS, ROWS + 1].map(|axis| shape[axis] as usize);
     let (shape, to) = to.try_extract_tensor_mut::<T>()?;
@@ -283,7 +291,8 @@ mod tests {
                 let number = value(index / 12, index / 3 % 4, index % 3);
                 match dtype {
                     DType::Float16 => {
-                        state.tensors[0].value.try_extract_tensor_mut::<f16>().unwrap().1[index] = f16::from_f32(number);
+                        state.tensors[0].value.try_extract_tensor_mut::<f16>().unwrap().1[index] =
+                            f16::from_f32(number);
                     }
                     _ => state.tensors[0].value.try_extract_tensor_mut::<f32>().unwrap().1[index] = number,
                 }

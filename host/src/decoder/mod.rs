@@ -66,7 +66,9 @@ pub enum DecoderError {
         vocab_size: usize,
     },
     /// A longer context than the graph has position tables for.
-    #[error("--max-context {asked} is more than the {available} tokens that the package was exported for; export it with a larger --max-context, or ask for fewer")]
+    #[error(
+        "--max-context {asked} is more than the {available} tokens that the package was exported for; export it with a larger --max-context, or ask for fewer"
+    )]
     ContextTooLong {
         /// Tokens asked for.
         asked: usize,
