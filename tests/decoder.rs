@@ -157,7 +157,8 @@ impl Exported {
         let options = Options { precision, dialect, padding: Padding::None, max_context: None };
         match export(checkpoint, &output, &options, &mut |_, _| ()) {
             Ok(_) => Some(Self { folder }),
-            Err(error) if error.to_string().contains("dialect") => None,
+            // The fused attention takes heads of a multiple of 16 only.
+            Err(_) if dialect == DialectName::Contrib && checkpoint.ends_with("head-dim-24") => None,
             Err(error) => panic!("{}: {error}", checkpoint.display()),
         }
     }
