@@ -2,7 +2,7 @@
 //!
 //! Everything above it (engine, sampling, stop rules) is tested with a scripted [`Decoder`] and knows no ONNX Runtime.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use ndarray::ArrayView1;
 
@@ -32,6 +32,9 @@ pub trait Decoder {
 
     /// Number of token ids, which is the length of the logits.
     fn vocab_size(&self) -> usize;
+
+    /// Time spent inside the runtime since the decoder was made, so that the host's own share of a step can be told.
+    fn run_time(&self) -> Duration;
 }
 
 /// Why a step gave no logits.

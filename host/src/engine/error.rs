@@ -1,6 +1,6 @@
 //! Why a generation failed.
 
-use crate::{chat::TemplateError, decoder::DecoderError, sampler::SamplerError, text::TextError};
+use crate::{chat::TemplateError, decoder::DecoderError, sampler::SamplingError, text::TextError};
 
 /// Why an [`Engine`](super::Engine) could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum EngineError {
     Text(#[from] TextError),
     /// A sampling setting is out of range, or the logits are of no use.
     #[error(transparent)]
-    Sampler(#[from] SamplerError),
+    Sampler(#[from] SamplingError),
     /// The runtime failed.
     #[error(transparent)]
     Decoder(#[from] DecoderError),

@@ -89,7 +89,7 @@ impl<D: Decoder> Engine<D> {
     ) -> Result<Answer, EngineError> {
         let start = Instant::now();
         self.check(prompt)?;
-        let mut sampler = Sampler::new(generation.sampling.clone(), self.decoder.vocab_size())?;
+        let mut sampler = Sampler::new(generation.sampling, self.decoder.vocab_size())?;
         prompt.iter().for_each(|&token| sampler.observe(token));
         let reused_tokens = self.reuse(prompt);
         let mut timings =

@@ -10,7 +10,7 @@ use crate::{
 
 /// Collects the text of one answer and hands every piece on as it becomes final.
 pub(super) struct Output<'a> {
-    detokenizer: Detokenizer<'a>,
+    detokenizer: Detokenizer,
     rules: StopRules,
     stopped: bool,
     text: String,
@@ -19,7 +19,7 @@ pub(super) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, stop: &[String], on_text: &'a mut dyn FnMut(&str)) -> Self {
+    pub(super) fn new(tokenizer: &Tokenizer, stop: &[String], on_text: &'a mut dyn FnMut(&str)) -> Self {
         Self {
             detokenizer: Detokenizer::new(tokenizer),
             rules: StopRules::new(stop.to_vec()),
