@@ -100,7 +100,6 @@ mod tests {
             model: "x.onnx".into(),
             precision: "q4".into(),
             provider: "cpu".into(),
-            context_length: 500,
         };
         let load = Duration::from_millis(5);
         let exit = answer(&mut engine, question, &greedy(), &Cancel::new(), (&origin, load), &mut output);

@@ -85,11 +85,17 @@ impl CliError {
 
 /// Everything that is wrong with the arguments.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<(&'static str, String)>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    pub(super) fn add(&mut self, flag: &'static str, problem: impl Display) {
-        self.0.push((flag, problem.to_string()));
+    /// `flag` is wrong because it `problem`.
+    pub(super) fn add(&mut self, flag: &str, problem: impl Display) {
+        self.say(format!("{flag} {problem}"));
+    }
+
+    /// A problem that names its flag itself.
+    pub(super) fn say(&mut self, problem: impl Display) {
+        self.0.push(problem.to_string());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -101,8 +107,7 @@ impl Error for Problems {}
 
 impl Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(|(flag, problem)| format!("{flag} {problem}")).collect();
-        match lines.as_slice() {
+        match self.0.as_slice() {
             [line] => write!(f, "{line}")?,
             lines => write!(f, "{} arguments are wrong:\n  {}", lines.len(), lines.join("\n  "))?,
         }

@@ -15,8 +15,6 @@ pub(super) struct Origin {
     pub(super) precision: String,
     /// Execution provider.
     pub(super) provider: String,
-    /// Tokens that the context holds.
-    pub(super) context_length: usize,
 }
 
 /// The JSON object of `--json`.

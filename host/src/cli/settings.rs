@@ -6,7 +6,7 @@ use super::{
     Problems,
     args::{Args, GenerationArgs},
 };
-use crate::{generation::Overrides, provider::ProviderKind};
+use crate::{generation::Overrides, provider};
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -21,7 +21,8 @@ pub(super) struct Settings {
 #[derive(Clone, Debug)]
 pub(super) struct LoadSettings {
     pub(super) model: PathBuf,
-    pub(super) provider: ProviderKind,
+    /// Name of a provider that there is.
+    pub(super) provider: &'static str,
     pub(super) threads: Option<NonZeroUsize>,
     pub(super) max_context: Option<NonZeroUsize>,
     pub(super) library: Option<PathBuf>,
@@ -57,32 +58,25 @@ impl Settings {
         let mut problems = Problems::default();
         let task = task(&args, terminals, &mut problems);
         let overrides = overrides(args.generation, &mut problems);
-        let provider = match args.runtime.ep.parse() {
-            Ok(provider) => Some(provider),
-            Err(error) => {
-                problems.add("--ep", error);
-                None
-            }
-        };
+        let provider = provider::named(&args.runtime.ep)
+            .map_err(|error| problems.say(error))
+            .map(|provider| provider.name())
+            .unwrap_or_default();
         let threads = problems.number("--threads", args.runtime.threads, "a whole number of at least 1", |_| true);
         let max_context =
             problems.number("--max-context", args.runtime.max_context, "a whole number of at least 1", |_| true);
-        match provider {
-            Some(provider) if problems.is_empty() => Ok(Self {
-                task,
-                system: args.system,
-                overrides,
-                load: LoadSettings {
-                    model: args.model,
-                    provider,
-                    threads,
-                    max_context,
-                    library: args.runtime.ort_lib,
-                    verify: args.runtime.verify,
-                },
-            }),
-            _ => Err(problems),
+        if !problems.is_empty() {
+            return Err(problems);
         }
+        let load = LoadSettings {
+            model: args.model,
+            provider,
+            threads,
+            max_context,
+            library: args.runtime.ort_lib,
+            verify: args.runtime.verify,
+        };
+        Ok(Self { task, system: args.system, overrides, load })
     }
 }
 
