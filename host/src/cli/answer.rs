@@ -96,11 +96,7 @@ mod tests {
     fn ask(fake: Fake, question: Question<'_>) -> (Result<Exit, CliError>, String, Vec<u32>) {
         let mut engine = engine(fake);
         let mut output = Vec::new();
-        let origin = Origin {
-            model: "x.onnx".into(),
-            precision: "q4".into(),
-            provider: "cpu".into(),
-        };
+        let origin = Origin { model: "x.onnx".into(), precision: "q4".into(), provider: "cpu".into() };
         let load = Duration::from_millis(5);
         let exit = answer(&mut engine, question, &greedy(), &Cancel::new(), (&origin, load), &mut output);
         (exit, String::from_utf8(output).unwrap(), engine.decoder().steps.first().cloned().unwrap_or_default())
@@ -127,7 +123,10 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&output).unwrap();
         assert_eq!(output.lines().count(), 1);
         assert_eq!((&json["text"], &json["finish_reason"]), (&"Paris.".into(), &"stop".into()));
-        assert_eq!((&json["model"], &json["precision"], &json["provider"]), (&"x.onnx".into(), &"q4".into(), &"cpu".into()));
+        assert_eq!(
+            (&json["model"], &json["precision"], &json["provider"]),
+            (&"x.onnx".into(), &"q4".into(), &"cpu".into())
+        );
         assert_eq!(json["tokens"].as_array().unwrap().len(), tokens("Paris.").len() + 1);
         assert!(json["seed"].is_u64() && json["timings"]["decode_ms"].is_f64() && json["timings"]["load_ms"] == 5.0);
     }

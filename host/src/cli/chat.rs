@@ -83,8 +83,7 @@ impl<D: Decoder> Chat<'_, D> {
     fn say(&mut self, text: &str) -> Result<Option<Answer>, CliError> {
         self.cancel.clear();
         let mut sink = Sink::new(self.output, self.cancel);
-        let said =
-            self.conversation.say(text, self.engine, self.generation, self.cancel, &mut |text| sink.write(text));
+        let said = self.conversation.say(text, self.engine, self.generation, self.cancel, &mut |text| sink.write(text));
         match said {
             Ok(answer) => {
                 sink.finish().map_err(CliError::output)?;

@@ -41,8 +41,7 @@ pub(super) fn load(
         tracing::info!(folder = %package.folder().display(), "all files are as the manifest says");
     }
     let folder = package.folder();
-    let generation =
-        GenerationDefaults::load(folder).and_then(|it| it.resolve(overrides)).map_err(CliError::failed)?;
+    let generation = GenerationDefaults::load(folder).and_then(|it| it.resolve(overrides)).map_err(CliError::failed)?;
     let tokenizer = Tokenizer::load(folder).map_err(CliError::failed)?;
     let template = if chat { Some(ChatTemplate::load(folder).map_err(CliError::failed)?) } else { None };
 
@@ -51,7 +50,8 @@ pub(super) fn load(
     tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
     let options = SessionOptions { threads: settings.threads.map(usize::from), ..SessionOptions::default() };
     let session = Session::new(runtime, &package, provider, &options).map_err(CliError::failed)?;
-    let decoder = OrtDecoder::new(session, settings.max_context.map(usize::from), cancel.clone()).map_err(CliError::failed)?;
+    let decoder =
+        OrtDecoder::new(session, settings.max_context.map(usize::from), cancel.clone()).map_err(CliError::failed)?;
     let engine = Engine::new(decoder, tokenizer, template);
 
     let contract = package.contract();

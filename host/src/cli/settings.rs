@@ -175,8 +175,20 @@ mod tests {
     #[test]
     fn values_arrive() {
         let arguments = [
-            "--temperature=0.5", "--top-k=7", "--top-p=0.9", "--min-p=0.1", "--repetition-penalty=1.2", "--seed=42",
-            "--max-new-tokens=9", "--stop=a", "--stop", "- b", "--threads=3", "--max-context=64", "--ep=cpu", "--verify",
+            "--temperature=0.5",
+            "--top-k=7",
+            "--top-p=0.9",
+            "--min-p=0.1",
+            "--repetition-penalty=1.2",
+            "--seed=42",
+            "--max-new-tokens=9",
+            "--stop=a",
+            "--stop",
+            "- b",
+            "--threads=3",
+            "--max-context=64",
+            "--ep=cpu",
+            "--verify",
         ];
         let settings = resolve(&arguments, PIPES).unwrap();
         let Overrides { temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens, stop } =
@@ -192,8 +204,19 @@ mod tests {
     #[test]
     fn all_problems_are_reported_at_once_with_their_flags() {
         let arguments = [
-            "--temperature=-1", "--top-k=-2", "--top-p=1.5", "--min-p=nan", "--repetition-penalty=0", "--seed=-1",
-            "--max-new-tokens=0", "--stop=", "--threads=0", "--max-context=many", "--ep=tpu", "--prompt=", "--raw",
+            "--temperature=-1",
+            "--top-k=-2",
+            "--top-p=1.5",
+            "--min-p=nan",
+            "--repetition-penalty=0",
+            "--seed=-1",
+            "--max-new-tokens=0",
+            "--stop=",
+            "--threads=0",
+            "--max-context=many",
+            "--ep=tpu",
+            "--prompt=",
+            "--raw",
             "--system=x",
         ];
         let text = resolve(&arguments, PIPES).unwrap_err();

@@ -2,11 +2,7 @@
 
 use std::io;
 
-use rustyline::{
-    Config, Editor,
-    error::ReadlineError,
-    history::MemHistory,
-};
+use rustyline::{Config, Editor, error::ReadlineError, history::MemHistory};
 
 use super::chat::{Line, Lines};
 
@@ -16,7 +12,8 @@ pub(super) struct Terminal(Editor<(), MemHistory>);
 impl Terminal {
     pub(super) fn new() -> io::Result<Self> {
         let config = Config::builder().auto_add_history(true).build();
-        Editor::with_history(config, MemHistory::with_config(&config)).map(Self).map_err(io_error)
+        let history = MemHistory::with_config(&config);
+        Editor::with_history(config, history).map(Self).map_err(io_error)
     }
 }
 

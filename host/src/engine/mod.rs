@@ -92,8 +92,7 @@ impl<D: Decoder> Engine<D> {
         let mut sampler = Sampler::new(generation.sampling, self.decoder.vocab_size())?;
         prompt.iter().for_each(|&token| sampler.observe(token));
         let reused_tokens = self.reuse(prompt);
-        let mut timings =
-            Timings { reused_tokens, prefill_tokens: prompt.len() - reused_tokens, ..Timings::default() };
+        let mut timings = Timings { reused_tokens, prefill_tokens: prompt.len() - reused_tokens, ..Timings::default() };
 
         let mut output = Output::new(&self.tokenizer, &generation.stop, on_text);
         let mut tokens = Vec::new();

@@ -13,8 +13,9 @@ fn ignore(_: &str) {}
 /// The answer to a short prompt, and the pieces of text in order.
 fn run(engine: &mut Engine<Fake>, generation: &Generation) -> (Answer, Vec<String>) {
     let mut pieces = Vec::new();
-    let answer =
-        engine.generate(&tokens("Say it."), generation, &Cancel::new(), &mut |text| pieces.push(text.to_owned())).unwrap();
+    let answer = engine
+        .generate(&tokens("Say it."), generation, &Cancel::new(), &mut |text| pieces.push(text.to_owned()))
+        .unwrap();
     (answer, pieces)
 }
 
@@ -76,9 +77,8 @@ fn a_decoder_that_runs_out_of_context_ends_the_answer() {
 #[test]
 fn prompts_that_cannot_run_are_refused_with_their_numbers() {
     let mut engine = engine(Fake::saying(4, []));
-    let mut error = |prompt: &[u32]| {
-        engine.generate(prompt, &greedy(), &Cancel::new(), &mut ignore).unwrap_err().to_string()
-    };
+    let mut error =
+        |prompt: &[u32]| engine.generate(prompt, &greedy(), &Cancel::new(), &mut ignore).unwrap_err().to_string();
     assert!(error(&[300; 5]).contains("has 5 tokens, but the context holds 4"));
     assert!(error(&[]).contains("empty"));
     assert!(error(&[300, VOCAB as u32]).contains("token 1024"));
@@ -266,7 +266,8 @@ fn without_a_template_there_is_no_chat() {
 #[test]
 fn the_same_seed_gives_the_same_tokens() {
     let sampled = |seed| {
-        let overrides = Overrides { temperature: Some(1.0), seed: Some(seed), max_new_tokens: Some(30), ..Overrides::default() };
+        let overrides =
+            Overrides { temperature: Some(1.0), seed: Some(seed), max_new_tokens: Some(30), ..Overrides::default() };
         let overrides = Overrides { min_p: Some(0.0), ..overrides };
         let mut engine = engine(Fake::new(200, |_| vec![0.0; VOCAB]));
         let answer = run(&mut engine, &settings(&overrides)).0;
