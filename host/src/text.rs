@@ -267,7 +267,9 @@ mod tests {
     #[test]
     fn characters_arrive_whole() {
         let tokenizer = tiny_chat();
-        for text in ["👋🏽😀 ok", "مرحبا بالعالم", "こんにちは、世界。", "e\u{301} naïve", " leading", "a  b\n\n c", "👩‍👩‍👧‍👦", "�"] {
+        for text in
+            ["👋🏽😀 ok", "مرحبا بالعالم", "こんにちは、世界。", "e\u{301} naïve", " leading", "a  b\n\n c", "👩‍👩‍👧‍👦", "�"]
+        {
             let tokens = tokenizer.encode(text, true).unwrap();
             let pieces = stream(Detokenizer::new(&tokenizer), &tokens);
             assert_eq!(pieces.concat(), text);
@@ -302,7 +304,7 @@ mod tests {
             "post_processor": null, "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"},
             {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}]},
             "model": {"type": "BPE", "byte_fallback": true, "merges": [],
-            "vocab": {"▁one": 0, "▁two": 1, "s": 2, "<0xC3>": 4, "<0xA9>": 5}}}"#;
+            "vocab": {"▁one": 0, "▁two": 1, "s": 2, "<s>": 3, "<0xC3>": 4, "<0xA9>": 5}}}"#;
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("tokenizer.json"), json).unwrap();
         let tokenizer = Tokenizer::load(folder.path()).unwrap();

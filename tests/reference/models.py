@@ -50,7 +50,7 @@ class Case:
     feed_forward: int
     """Inner width, after all adjustments."""
     written: dict
-    hidden: int = 32
+    hidden: int = 64
     heads: int = 4
     kv_heads: int = 2
     head_dim: int | None = None
@@ -123,49 +123,49 @@ def cases() -> list[Case]:
             "conv_dim_out": 1024, "num_heads": 16, "use_pos_enc": True, "transformers_version": "4.54.0.dev0"}),
         # The generation after it: both keys for the feed-forward width, of which block_ff_dim wins; tie_embedding.
         Case("both-widths", "caca", 64, theta=5e5, written={
-            **common(32, 4, 4, 2, 96), **adjusted, "block_ff_dim": 96, "intermediate_size": 64, "layer_types": layer_types("caca"),
+            **common(64, 4, 4, 2, 96), **adjusted, "block_ff_dim": 96, "intermediate_size": 64, "layer_types": layer_types("caca"),
             "rope_theta": 5e5, "tie_embedding": True, "dtype": "bfloat16", "transformers_version": "4.57.2"}),
         # Saved by transformers 5: full_attn_idxs null beside layer_types, and the adjustment still to be applied.
         # int(2 * 90 / 3) = 60, times 1.5 = 90, rounded up to 96.
         Case("resaved", "cacc", 96, stored=torch.float32, theta=1e4, written={
-            **common(32, 4, 4, 2, 96), "block_auto_adjust_ff_dim": True, "block_ffn_dim_multiplier": 1.5, "block_multiple_of": 16,
+            **common(64, 4, 4, 2, 96), "block_auto_adjust_ff_dim": True, "block_ffn_dim_multiplier": 1.5, "block_multiple_of": 16,
             "intermediate_size": 90, "layer_types": layer_types("cacc"), "full_attn_idxs": None,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "rope_theta": 1e4,
             "tie_word_embeddings": True, "tie_embedding": True, "dtype": "float32", "transformers_version": "5.24.0"}),
         Case("width-2", "cac", 72, width=2, kv_heads=1, stored=torch.float16, written={
-            **common(32, 3, 4, 1, 96, width=2), **unadjusted, **rope, "intermediate_size": 72, "layer_types": layer_types("cac"),
+            **common(64, 3, 4, 1, 96, width=2), **unadjusted, **rope, "intermediate_size": 72, "layer_types": layer_types("cac"),
             "dtype": "float16"}),
         Case("width-4", "cca", 64, width=4, kv_heads=4, stored=torch.float16, written={
-            **common(32, 3, 4, 4, 96, width=4), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cca"),
+            **common(64, 3, 4, 4, 96, width=4), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cca"),
             "dtype": "float16"}),
         Case("width-5", "acac", 64, width=5, kv_heads=1, written={
-            **common(32, 4, 4, 1, 96, width=5), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("acac"),
+            **common(64, 4, 4, 1, 96, width=5), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("acac"),
             "dtype": "bfloat16"}),
         Case("bias", "ccac", 64, bias=True, stored=torch.float16, written={
-            **common(32, 4, 4, 2, 96, bias=True), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("ccac"),
+            **common(64, 4, 4, 2, 96, bias=True), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("ccac"),
             "dtype": "float16"}),
         Case("bias-width-4", "cac", 64, bias=True, width=4, kv_heads=4, written={
-            **common(32, 3, 4, 4, 96, width=4, bias=True), **unadjusted, **rope, "intermediate_size": 64,
+            **common(64, 3, 4, 4, 96, width=4, bias=True), **unadjusted, **rope, "intermediate_size": 64,
             "layer_types": layer_types("cac"), "dtype": "bfloat16"}),
-        Case("eight-heads", "cac", 64, hidden=64, heads=8, kv_heads=8, vocab=128, written={
-            **common(64, 3, 8, 8, 128), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cac"),
+        Case("eight-heads", "cac", 64, hidden=128, heads=8, kv_heads=8, vocab=128, written={
+            **common(128, 3, 8, 8, 128), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cac"),
             "dtype": "bfloat16"}),
         # 48 is no multiple of 32, so blocks of weights end in the middle.
         Case("head-dim-24", "cac", 80, hidden=48, heads=4, kv_heads=2, head_dim=24, vocab=100, written={
             **common(48, 3, 4, 2, 100), **unadjusted, **rope, "intermediate_size": 80, "head_dim": 24,
             "layer_types": layer_types("cac"), "dtype": "bfloat16"}),
         Case("untied", "cacc", 64, tied=False, vocab=112, written={
-            **common(32, 4, 4, 2, 112), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cacc"),
+            **common(64, 4, 4, 2, 112), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cacc"),
             "tie_word_embeddings": False, "dtype": "bfloat16"}),
         Case("sharded", "cca", 64, shards=2, written={
-            **common(32, 3, 4, 2, 96), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cca"),
+            **common(64, 3, 4, 2, 96), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cca"),
             "dtype": "bfloat16"}),
         Case("all-conv", "cccc", 64, written={
-            **common(32, 4, 4, 2, 96), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cccc"),
+            **common(64, 4, 4, 2, 96), **unadjusted, **rope, "intermediate_size": 64, "layer_types": layer_types("cccc"),
             "dtype": "bfloat16"}),
         # Without layer_types and full_attn_idxs, every layer is attention.
         Case("all-attention", "aaa", 64, written={
-            **common(32, 3, 4, 2, 96), **unadjusted, **rope, "intermediate_size": 64, "dtype": "bfloat16"}),
+            **common(64, 3, 4, 2, 96), **unadjusted, **rope, "intermediate_size": 64, "dtype": "bfloat16"}),
     ]  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def write_reference(name: str, model: Lfm2ForCausalLM, input_ids: torch.Tensor, 
     tensors |= {"padded.input_ids": padded, "padded.attention_mask": mask, "padded.position_ids": positions}
 
     largest = tensors["logits"].abs().max().item()
-    assert name == "tiny-chat" or 1 < largest < 30, f"{name}: logits up to {largest} are not of the intended size"
+    assert name == "tiny-chat" or 1 < largest < 40, f"{name}: logits up to {largest} are not of the intended size"
     save_file({key: value.contiguous() for key, value in tensors.items()}, DATA / f"{name}.safetensors")
     print(f"{name:16} {len(tensors):3} tensors, logits up to {largest:.1f}")
 

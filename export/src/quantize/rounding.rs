@@ -20,7 +20,10 @@ pub fn round_to_nearest(blocks: Blocks, values: &[f32], packed: &mut Vec<u8>, sc
         let scale = stored(extreme / -zero, blocks.scales);
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         for (number, &value) in numbers.iter_mut().zip(block) {
-            *number = (value * inverse + zero).round_ties_even().clamp(0.0, largest_number) as u8;
+            // Float32 numbers from 2^23 on have no fraction: the sum is rounded to the nearest integer, ties to even, and its low
+            // bits are that integer. The rounding functions of the language are calls on processors without SSE4.1.
+            let sum = (value * inverse + zero).clamp(0.0, largest_number) + INTEGERS_FROM;
+            *number = sum.to_bits() as u8;
         }
         scales.push(scale);
         if blocks.bits == 4 {
@@ -30,6 +33,9 @@ pub fn round_to_nearest(blocks: Blocks, values: &[f32], packed: &mut Vec<u8>, sc
         }
     }
 }
+
+/// From here on float32 numbers are integers.
+const INTEGERS_FROM: f32 = 8_388_608.0;
 
 /// The scale as its stored type represents it.
 fn stored(scale: f32, dtype: DType) -> f32 {

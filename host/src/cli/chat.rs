@@ -7,7 +7,7 @@ use crate::{
     cancel::Cancel,
     decoder::Decoder,
     engine::{Answer, Conversation, Engine, FinishReason},
-    generation::Generation,
+    generation::{Generation, GenerationError},
 };
 
 const HELP: &str = "\
@@ -38,7 +38,8 @@ pub(super) enum Line {
 pub(super) struct Chat<'a, D> {
     pub(super) engine: &'a mut Engine<D>,
     pub(super) conversation: Conversation,
-    pub(super) generation: &'a Generation,
+    /// The settings of the next answer: without a fixed seed, each answer has its own.
+    pub(super) generation: &'a dyn Fn() -> Result<Generation, GenerationError>,
     pub(super) cancel: &'a Cancel,
     pub(super) output: &'a mut dyn Write,
     pub(super) notes: &'a mut dyn Write,
@@ -82,8 +83,9 @@ impl<D: Decoder> Chat<'_, D> {
 
     fn say(&mut self, text: &str) -> Result<Option<Answer>, CliError> {
         self.cancel.clear();
+        let generation = (self.generation)().map_err(CliError::failed)?;
         let mut sink = Sink::new(self.output, self.cancel);
-        let said = self.conversation.say(text, self.engine, self.generation, self.cancel, &mut |text| sink.write(text));
+        let said = self.conversation.say(text, self.engine, &generation, self.cancel, &mut |text| sink.write(text));
         match said {
             Ok(answer) => {
                 sink.finish().map_err(CliError::output)?;
@@ -174,7 +176,7 @@ mod tests {
         Chat {
             engine: &mut engine,
             conversation: Conversation::new(None),
-            generation: &greedy(),
+            generation: &|| Ok(greedy()),
             cancel: &cancel,
             output: &mut output,
             notes: &mut notes,
@@ -244,11 +246,10 @@ mod tests {
         let mut engine = engine(Fake::new(500, |_| only(300)));
         let (mut notes, cancel) = (Vec::new(), Cancel::new());
         let mut output = Impatient(Vec::new(), Box::new(cancel_after(3, &cancel)));
-        let generation = Generation { max_new_tokens: Some(5), ..greedy() };
         Chat {
             engine: &mut engine,
             conversation: Conversation::new(None),
-            generation: &generation,
+            generation: &|| Ok(Generation { max_new_tokens: Some(5), ..greedy() }),
             cancel: &cancel,
             output: &mut output,
             notes: &mut notes,

@@ -10,8 +10,8 @@ use crate::{
     cancel::Cancel,
     chat::ChatTemplate,
     decoder::OrtDecoder,
-    engine::Engine,
-    generation::{Generation, GenerationDefaults, Overrides},
+    engine::{Engine, EngineError},
+    generation::{GenerationDefaults, Overrides},
     package::Package,
     provider,
     runtime::Runtime,
@@ -22,7 +22,7 @@ use crate::{
 /// A loaded model with everything around it.
 pub(super) struct Loaded {
     pub(super) engine: Engine<OrtDecoder>,
-    pub(super) generation: Generation,
+    pub(super) defaults: GenerationDefaults,
     pub(super) origin: Origin,
     pub(super) time: Duration,
 }
@@ -41,17 +41,22 @@ pub(super) fn load(
         tracing::info!(folder = %package.folder().display(), "all files are as the manifest says");
     }
     let folder = package.folder();
-    let generation = GenerationDefaults::load(folder).and_then(|it| it.resolve(overrides)).map_err(CliError::failed)?;
+    let defaults = GenerationDefaults::load(folder).map_err(CliError::failed)?;
+    // Every answer resolves them again, for a seed of its own; what is wrong with them should be known before the loading.
+    defaults.resolve(overrides).map_err(CliError::failed)?;
     let tokenizer = Tokenizer::load(folder).map_err(CliError::failed)?;
-    let template = if chat { Some(ChatTemplate::load(folder).map_err(CliError::failed)?) } else { None };
+    let template = if chat { ChatTemplate::load(folder).map_err(CliError::failed)? } else { None };
+    if chat && template.is_none() {
+        return Err(CliError::failed(EngineError::NoTemplate));
+    }
 
     let provider = provider::named(settings.provider).map_err(CliError::failed)?;
     let runtime = Runtime::load(settings.library.as_deref()).map_err(CliError::failed)?;
     tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
     let options = SessionOptions { threads: settings.threads.map(usize::from), ..SessionOptions::default() };
     let session = Session::new(runtime, &package, provider, &options).map_err(CliError::failed)?;
-    let decoder =
-        OrtDecoder::new(session, settings.max_context.map(usize::from), cancel.clone()).map_err(CliError::failed)?;
+    let mut decoder = OrtDecoder::new(session, settings.max_context.map(usize::from)).map_err(CliError::failed)?;
+    decoder.set_cancel(cancel.clone());
     let engine = Engine::new(decoder, tokenizer, template);
 
     let contract = package.contract();
@@ -60,7 +65,7 @@ pub(super) fn load(
         precision: contract.precision.clone(),
         provider: provider.name().to_owned(),
     };
-    Ok(Loaded { engine, generation, origin, time: start.elapsed() })
+    Ok(Loaded { engine, defaults, origin, time: start.elapsed() })
 }
 
 /// The file name of a path, or all of it if it has none.

@@ -67,9 +67,10 @@ fn run(args: Args) -> Result<Exit, CliError> {
             let mut loaded = load(&settings, !raw, quiet, &cancel)?;
             let question = Question { prompt: &prompt, system: settings.system.clone(), raw, json };
             cancel.on_interrupt().map_err(CliError::failed)?;
+            let generation = loaded.defaults.resolve(&settings.overrides).map_err(CliError::failed)?;
             let origin = (&loaded.origin, loaded.time);
             let mut output = io::stdout().lock();
-            answer::answer(&mut loaded.engine, question, &loaded.generation, &cancel, origin, &mut output)
+            answer::answer(&mut loaded.engine, question, &generation, &cancel, origin, &mut output)
         }
     }
 }
@@ -96,7 +97,7 @@ fn chat(settings: Settings, quiet: bool) -> Result<Exit, CliError> {
     Chat {
         engine: &mut loaded.engine,
         conversation: Conversation::new(settings.system),
-        generation: &loaded.generation,
+        generation: &|| loaded.defaults.resolve(&settings.overrides),
         cancel: &cancel,
         output: &mut io::stdout(),
         notes: &mut notes,

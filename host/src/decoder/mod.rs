@@ -2,9 +2,14 @@
 //!
 //! Everything above it (engine, sampling, stop rules) is tested with a scripted [`Decoder`] and knows no ONNX Runtime.
 
-use std::{error::Error, time::Duration};
+mod ort;
+
+use std::error::Error;
+use std::time::Duration;
 
 use ndarray::ArrayView1;
+
+pub use self::ort::{OrtDecoder, StateValues};
 
 /// A model with the state of one sequence.
 pub trait Decoder {
@@ -63,6 +68,16 @@ pub enum DecoderError {
         id: u32,
         /// Number of ids that the model has.
         vocab_size: usize,
+    },
+    /// A longer context than the graph has position tables for.
+    #[error(
+        "--max-context {asked} is more than the {available} tokens that the package was exported for; export it with a larger --max-context, or ask for fewer"
+    )]
+    ContextTooLong {
+        /// Tokens asked for.
+        asked: usize,
+        /// Largest number of tokens that the graph takes.
+        available: usize,
     },
     /// Stopped on request, between two chunks of a long prompt.
     #[error("stopped on request")]

@@ -37,7 +37,7 @@ impl Conversation {
 
     /// Forgets all turns, but not the system message.
     pub fn reset(&mut self) {
-        self.messages = self.system.iter().map(Message::system).collect();
+        self.messages = self.system.iter().map(|text| Message::system(text.as_str())).collect();
         self.past = None;
     }
 
@@ -82,7 +82,7 @@ impl Conversation {
         // A stop string is in the tokens, but not in the text: such an answer is encoded anew for the next prompt.
         let whole = ended || answer.finish_reason != FinishReason::Stop;
         self.past = whole.then(|| Past { text: prompt + &answer.text, tokens });
-        self.messages.push(Message::assistant(&answer.text));
+        self.messages.push(Message::assistant(answer.text.as_str()));
         Ok(answer)
     }
 
@@ -96,7 +96,7 @@ impl Conversation {
                 tokens.extend(tokenizer.encode(rest, false)?);
                 Ok(tokens)
             }
-            None => Ok(tokenizer.encode(prompt, false)?),
+            None => Ok(tokenizer.encode_prompt(prompt)?),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a generation failed.
 
-use crate::{chat::TemplateError, decoder::DecoderError, sampler::SamplingError, text::TextError};
+use crate::{chat::ChatError, decoder::DecoderError, sampler::SamplingError, text::TextError};
 
 /// Why an [`Engine`](super::Engine) could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum EngineError {
     NoTemplate,
     /// The template cannot render the messages.
     #[error(transparent)]
-    Template(#[from] TemplateError),
+    Template(#[from] ChatError),
     /// The text cannot be encoded or decoded.
     #[error(transparent)]
     Text(#[from] TextError),

@@ -127,7 +127,7 @@ pub(crate) fn tokens(text: &str) -> Vec<u32> {
 
 /// An engine over `fake`, with the text parts of the chat fixture.
 pub(crate) fn engine(fake: Fake) -> Engine<Fake> {
-    Engine::new(fake, tokenizer(), Some(ChatTemplate::load(fixture()).unwrap()))
+    Engine::new(fake, tokenizer(), ChatTemplate::load(fixture()).unwrap())
 }
 
 /// Greedy settings for the chat fixture.

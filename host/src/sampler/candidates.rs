@@ -41,7 +41,8 @@ pub(super) fn maximum(scores: &[f32]) -> Result<f32, SamplingError> {
 
 /// The lowest token whose score is `max`.
 pub(super) fn first_of(scores: &[f32], max: f32) -> Option<u32> {
-    let block = scores.chunks(LANES).position(|chunk| chunk.iter().fold(false, |found, &score| found | (score == max)))?;
+    let block =
+        scores.chunks(LANES).position(|chunk| chunk.iter().fold(false, |found, &score| found | (score == max)))?;
     let start = block * LANES;
     let offset = scores[start..].iter().position(|&score| score == max)?;
     u32::try_from(start + offset).ok()

@@ -2,14 +2,8 @@ use ndarray::{Array1, aview1, s};
 
 use super::*;
 
-const LFM2: SamplingSettings = SamplingSettings {
-    temperature: 0.3,
-    top_k: 0,
-    top_p: 1.0,
-    min_p: 0.15,
-    repetition_penalty: 1.05,
-    seed: 7,
-};
+const LFM2: SamplingSettings =
+    SamplingSettings { temperature: 0.3, top_k: 0, top_p: 1.0, min_p: 0.15, repetition_penalty: 1.05, seed: 7 };
 const PLAIN: SamplingSettings = SamplingSettings { temperature: 1.0, ..SamplingSettings::GREEDY };
 
 fn sampler(settings: SamplingSettings, vocab_size: usize) -> Sampler {
@@ -53,10 +47,7 @@ fn unusable_logits_are_errors() {
             assert!(sampler.distribution(aview1(&logits)).is_err());
         }
     }
-    assert_eq!(
-        sampler(PLAIN, 3).sample(aview1(&[0.0; 4])),
-        Err(SamplingError::Length { found: 4, vocab_size: 3 })
-    );
+    assert_eq!(sampler(PLAIN, 3).sample(aview1(&[0.0; 4])), Err(SamplingError::Length { found: 4, vocab_size: 3 }));
     let cold = SamplingSettings { temperature: 1e-39, ..PLAIN };
     assert_eq!(sampler(cold, 2).sample(aview1(&[5.0, 1.0])), Err(SamplingError::Infinite));
 }
@@ -140,7 +131,8 @@ fn shortcuts_lose_no_token() {
     let mut sorted = logits.clone();
     sorted.sort_by(|a, b| b.total_cmp(a));
     for (top_k, min_p) in [(1, 0.0), (7, 0.0), (70, 0.5), (3000, 0.001), (0, 1.0)] {
-        let kept = sampler(SamplingSettings { top_k, min_p, ..PLAIN }, logits.len()).distribution(aview1(&logits)).unwrap();
+        let kept =
+            sampler(SamplingSettings { top_k, min_p, ..PLAIN }, logits.len()).distribution(aview1(&logits)).unwrap();
         for (&logit, &probability) in logits.iter().zip(&kept) {
             let right = (top_k == 0 || logit >= sorted[top_k - 1]) && (logit - best).exp() >= min_p;
             assert_eq!(probability > 0.0, right, "logit {logit}, top_k {top_k}, min_p {min_p}");

@@ -11,7 +11,8 @@ pub(super) fn floor(scores: &[f32], top_k: usize) -> f32 {
     if top_k == 0 || scores.len() < top_k * BLOCK {
         return f32::NEG_INFINITY;
     }
-    let maximum = |block: &[f32]| block.iter().fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
+    let maximum =
+        |block: &[f32]| block.iter().fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
     let mut maxima: Vec<f32> = scores.chunks_exact(BLOCK).map(maximum).collect();
     *maxima.select_nth_unstable_by(top_k - 1, |a, b| b.total_cmp(a)).1
 }

@@ -1,0 +1,199 @@
+//! From a checkpoint folder to a package: the steps of an export, in order.
+
+mod options;
+mod output;
+
+pub use options::{DialectName, Options, OptionsError};
+pub use output::{Output, OutputError};
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, Manifest, ManifestFile, ManifestGraph};
+use lfm2_graphs::ir::{Content, Graph};
+use lfm2_graphs::lfm2::{BuildError, build};
+
+use crate::bind::{BindError, bind};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::{ConfigError, ModelConfig};
+use crate::layout::Layout;
+use crate::proto::{Data, encode};
+use crate::write::{Producer, Staging, WriteError, Written};
+
+/// Exports the checkpoint in the folder `source`. `progress` is told how many bytes of weights are written, and of how many.
+///
+/// Nothing appears under its final name before everything is written. A package that is already at `output` keeps its other
+/// graphs.
+pub fn export(
+    source: &Path,
+    output: &Output,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, ExportError> {
+    let dialect = options.dialect()?;
+    let model = ModelConfig::load(source)?;
+    let config = options.limit(&model.graph)?;
+    let checkpoint = Checkpoint::open(source)?;
+
+    let precision = options.precision;
+    let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
+    let mut contract = build(&config, &*dialect, &graph)?;
+    let content = graph.content();
+    bind(&content, &checkpoint)?;
+
+    let layout = Layout::new(&content);
+    contract.precision = precision.as_str().to_owned();
+    layout.locate(&content, output.data_name(), &mut contract.table.values);
+    if let Some(scales) = &mut contract.table.scales {
+        layout.locate(&content, output.data_name(), scales);
+    }
+    let mut manifest = read_manifest(&output.folder().join(MANIFEST_NAME))?;
+    for note in &model.notes {
+        tracing::warn!("{note}");
+    }
+
+    let mut staging = Staging::new();
+    let mut files = Vec::new();
+    let mut producer = Producer::new(&checkpoint);
+    let data = write_data(&mut staging, &output.data(), &layout, &content, &mut producer, progress)?;
+    files.push(manifest_file(output.relative(output.data_name()), data));
+    for name in SIDECARS {
+        let bytes = match fs::read(source.join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(WriteError::Io { path: source.join(name), source: error }.into()),
+        };
+        let written = staging.write(&output.folder().join(name), &bytes)?;
+        files.push(manifest_file(name.to_owned(), written));
+    }
+    let placed = place(&layout, &content, &mut producer, output.data_name())?;
+    let bytes = encode(&content, &contract.to_json()?, placed);
+    let written = staging.write(&output.graph(), &bytes)?;
+    files.push(manifest_file(output.graph_name().to_owned(), written));
+
+    let bytes = files.iter().map(|file| file.size).sum();
+    manifest.merge(manifest_graph(output, &contract), files);
+    staging.write(&output.folder().join(MANIFEST_NAME), manifest.to_json()?.as_bytes())?;
+    staging.commit()?;
+    Ok(Summary { graph: output.graph(), data: output.data(), folder: output.folder().to_owned(), bytes })
+}
+
+/// Files of a checkpoint that belong to a package as they are.
+const SIDECARS: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// The ONNX file.
+    pub graph: PathBuf,
+    /// The file with its weights.
+    pub data: PathBuf,
+    /// The folder with tokenizer and metadata.
+    pub folder: PathBuf,
+    /// Size of all files together.
+    pub bytes: u64,
+}
+
+/// Why an export failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// Options that exclude each other.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// config.json.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The graph cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The weights do not fit the config.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Writing.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Contract or manifest cannot be put into JSON.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// The manifest of the package that is already there.
+    #[error("{path} is there but cannot be read ({reason}); remove it, or export into another folder", path = .path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn write_data(
+    staging: &mut Staging,
+    path: &Path,
+    layout: &Layout,
+    content: &Content,
+    producer: &mut Producer<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written, WriteError> {
+    let mut file = staging.create(path)?;
+    for (span, initializer) in layout.written(content) {
+        file.pad_to(span.offset)?;
+        producer.produce(initializer, &mut |bytes| {
+            file.write(bytes)?;
+            progress(file.size(), layout.length);
+            Ok(())
+        })?;
+    }
+    file.finish()
+}
+
+/// Where each initializer's bytes are, with the bytes of those that go into the ONNX file.
+fn place(layout: &Layout, content: &Content, producer: &mut Producer<'_>, file: &str) -> Result<Vec<Data>, WriteError> {
+    let spans = layout.spans.iter().zip(&content.initializers);
+    spans
+        .map(|(span, (_, initializer))| match span {
+            Some(span) => Ok(Data::External { file: file.to_owned(), offset: span.offset, length: span.length }),
+            None => {
+                let mut inline = Vec::new();
+                producer.produce(initializer, &mut |bytes| {
+                    inline.extend_from_slice(bytes);
+                    Ok(())
+                })?;
+                Ok(Data::Inline(inline))
+            }
+        })
+        .collect()
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, ExportError> {
+    let refused = |reason: String| ExportError::Manifest { path: path.to_owned(), reason };
+    match fs::read_to_string(path) {
+        Ok(text) => Manifest::from_json(&text).map_err(|error| refused(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Manifest::default()),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+fn manifest_file(name: String, Written { size, sha256 }: Written) -> ManifestFile {
+    ManifestFile { name, size, sha256 }
+}
+
+fn manifest_graph(output: &Output, contract: &Contract) -> ManifestGraph {
+    ManifestGraph {
+        file: output.graph_name().to_owned(),
+        data: vec![output.relative(output.data_name())],
+        precision: contract.precision.clone(),
+        dialect: contract.dialect.clone(),
+        minimum_runtime_minor: contract.minimum_runtime_minor,
+    }
+}

@@ -1,0 +1,54 @@
+//! Writing files: streamed, hashed while they are written, and visible under their names only when all are whole.
+
+mod bytes;
+mod data;
+mod file;
+mod staging;
+
+pub use data::{Producer, Sink};
+pub use file::{HashedFile, Written};
+pub use staging::Staging;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+
+/// Why a file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The file system refused.
+    #[error("{path} cannot be written: {source}", path = .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A weight could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight holds NaN or infinity.
+    #[error("the tensor `{tensor}` holds {value} in row {row}: the checkpoint is damaged, or its training diverged")]
+    NotFinite {
+        /// The tensor in the checkpoint.
+        tensor: String,
+        /// First dimension of the place.
+        row: usize,
+        /// What lies there.
+        value: f32,
+    },
+    /// A weight does not fit into the chosen number format.
+    #[error(
+        "the tensor `{tensor}` holds {value} in row {row}, which float16 cannot represent; choose a precision with float32 activations"
+    )]
+    Overflow {
+        /// The tensor in the checkpoint.
+        tensor: String,
+        /// First dimension of the place.
+        row: usize,
+        /// What lies there.
+        value: f32,
+    },
+}
