@@ -1,6 +1,7 @@
 //! Steps through ONNX Runtime.
 
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use lfm2_graphs::contract::Contract;
 use ndarray::{Array2, ArrayView1};
@@ -39,6 +40,7 @@ pub struct OrtDecoder {
     context_length: usize,
     chunk: usize,
     cancel: Cancel,
+    run_time: Duration,
     /// Whether a run failed, after which the state is undefined.
     failed: bool,
 }
@@ -68,6 +70,7 @@ impl OrtDecoder {
             context_length,
             chunk: CHUNK,
             cancel: Cancel::new(),
+            run_time: Duration::ZERO,
             failed: false,
             session,
         };
@@ -134,6 +137,10 @@ impl Decoder for OrtDecoder {
 
     fn vocab_size(&self) -> usize {
         self.session.contract().vocab_size
+    }
+
+    fn run_time(&self) -> Duration {
+        self.run_time
     }
 }
 
@@ -225,7 +232,9 @@ impl OrtDecoder {
         self.binding.bind_input(attention_mask, &mask)?;
 
         self.state.bind(&mut self.binding)?;
+        let start = Instant::now();
         let mut outputs = self.session.inner.run_binding(&self.binding)?;
+        self.run_time += start.elapsed();
         self.state.advance(&mut outputs, tokens.len())?;
         Ok(if logits == Logits::All { outputs.remove(output) } else { None })
     }
