@@ -1,1 +1,5 @@
-//! What the cross-crate tests share.
+//! Fixtures, references and comparisons that the tests share.
+
+pub mod compare;
+pub mod packages;
+pub mod reference;
