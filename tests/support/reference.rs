@@ -23,7 +23,8 @@ impl Reference {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("reference/data/{fixture}.safetensors"));
         let bytes = fs::read(&path).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let (mut floats, mut integers) = (BTreeMap::new(), BTreeMap::new());
+        let mut floats = BTreeMap::new();
+        let mut integers = BTreeMap::<_, (_, Vec<i64>)>::new();
         for (name, view) in tensors.iter() {
             let shape = view.shape().to_vec();
             match view.dtype() {
