@@ -1,5 +1,12 @@
 //! What the cross-crate tests share.
 
+pub mod compare;
+pub mod graphs;
+pub mod models;
+pub mod packages;
+pub mod reference;
+pub mod weights;
+
 use std::path::{Path, PathBuf};
 
 /// The folder of the committed checkpoints.

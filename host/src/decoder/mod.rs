@@ -1,0 +1,93 @@
+//! The seam between generation and the runtime: tokens in, logits out.
+//!
+//! Everything above it (engine, sampling, stop rules) is tested with a scripted [`Decoder`] and knows no ONNX Runtime.
+
+mod ort;
+
+use std::error::Error;
+use std::time::Duration;
+
+use ndarray::ArrayView1;
+
+pub use self::ort::{OrtDecoder, StateValues};
+
+/// A model with the state of one sequence.
+pub trait Decoder {
+    /// Runs `tokens` after those that the state holds, and returns the logits `[vocab_size]` of the last one: the
+    /// unnormalised scores of the token that follows.
+    ///
+    /// On [`DecoderError::ContextFull`], [`DecoderError::NoTokens`] and [`DecoderError::UnknownToken`] nothing was run
+    /// and the state is as before. On [`DecoderError::Cancelled`] some of the tokens were run, as [`Decoder::len`]
+    /// tells. After [`DecoderError::Run`] the state is undefined until [`Decoder::reset`].
+    fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError>;
+
+    /// Forgets all tokens. Buffers are kept.
+    fn reset(&mut self);
+
+    /// Number of tokens that the state holds.
+    fn len(&self) -> usize;
+
+    /// Whether the state holds no token.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Largest number of tokens that the state can hold.
+    fn context_length(&self) -> usize;
+
+    /// Number of token ids, which is the length of the logits.
+    fn vocab_size(&self) -> usize;
+
+    /// Time spent inside the runtime since the decoder was made, so that the host's own share of a step can be told.
+    fn run_time(&self) -> Duration;
+}
+
+/// Why a step gave no logits.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecoderError {
+    /// The tokens do not fit behind those that the state holds.
+    #[error(
+        "{held} tokens are held and {given} more do not fit into the context of {context_length}; start again with fewer, or raise --max-context if the model allows it"
+    )]
+    ContextFull {
+        /// Tokens that the state holds.
+        held: usize,
+        /// Tokens given to the step.
+        given: usize,
+        /// Largest number of tokens that the state can hold.
+        context_length: usize,
+    },
+    /// A step without tokens has no logits.
+    #[error("a step needs at least one token")]
+    NoTokens,
+    /// A token id outside of the vocabulary: tokenizer and graph do not belong together.
+    #[error("token {id} is not in the vocabulary of {vocab_size}; the tokenizer does not belong to this model")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Number of ids that the model has.
+        vocab_size: usize,
+    },
+    /// A longer context than the graph has position tables for.
+    #[error(
+        "--max-context {asked} is more than the {available} tokens that the package was exported for; export it with a larger --max-context, or ask for fewer"
+    )]
+    ContextTooLong {
+        /// Tokens asked for.
+        asked: usize,
+        /// Largest number of tokens that the graph takes.
+        available: usize,
+    },
+    /// Stopped on request, between two chunks of a long prompt.
+    #[error("stopped on request")]
+    Cancelled,
+    /// The runtime failed.
+    #[error("running the model failed after {held} tokens: {source}")]
+    Run {
+        /// Tokens that the state held before.
+        held: usize,
+        /// What the runtime said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}

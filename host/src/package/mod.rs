@@ -1,0 +1,188 @@
+//! Packages: what the exporter writes and this program opens.
+
+mod files;
+mod metadata;
+mod select;
+
+use std::fs::{self, File};
+use std::path::{self, Path, PathBuf};
+
+use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest};
+
+use metadata::MetadataError;
+
+/// One graph of a package, described and complete.
+#[derive(Clone, Debug)]
+pub struct Package {
+    graph: PathBuf,
+    folder: PathBuf,
+    contract: Contract,
+    manifest: Option<Manifest>,
+}
+
+impl Package {
+    /// Opens an ONNX file of a package, or a folder with such files.
+    ///
+    /// A folder has them beside the tokenizer or in a folder `onnx`. If there are several precisions, the first there is
+    /// of q4, q4f16, q8, fp16 and fp32 is taken. The weights are not read; [`Package::verify`] does that. Nothing
+    /// needs to be loaded for this.
+    pub fn open(path: &Path) -> Result<Self, PackageError> {
+        // An absolute path has a folder, and messages with it help wherever they are read.
+        let path = path::absolute(path).map_err(|source| PackageError::Unreadable { path: path.to_owned(), source })?;
+        let (graph, contract) = if path.is_dir() {
+            select::from_folder(&path)?
+        } else {
+            let contract = contract_of(&path)?;
+            (path, contract)
+        };
+        let folder = sidecar_folder(&graph);
+        let manifest = manifest_in(&folder)?;
+        let package = Self { graph, folder, contract, manifest };
+        match package.listed() {
+            Some((manifest, name)) => files::check_sizes(&package.folder, manifest, &name)?,
+            None => tracing::warn!(
+                graph = %package.graph.display(),
+                "there is no {MANIFEST_NAME} that lists this graph, so that missing or damaged files cannot be told"
+            ),
+        }
+        Ok(package)
+    }
+
+    /// Compares every file that belongs to the graph with its SHA-256 in the manifest. Reads the whole package.
+    pub fn verify(&self) -> Result<(), PackageError> {
+        let (manifest, name) = self
+            .listed()
+            .ok_or_else(|| PackageError::NotListed { folder: self.folder.clone(), graph: self.graph.clone() })?;
+        files::check_hashes(&self.folder, manifest, &name)
+    }
+
+    /// The ONNX file.
+    pub fn graph(&self) -> &Path {
+        &self.graph
+    }
+
+    /// The folder of tokenizer, config and manifest.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Description of the graph.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// The manifest and the name of the graph in it, if there is one that lists the graph.
+    fn listed(&self) -> Option<(&Manifest, String)> {
+        let manifest = self.manifest.as_ref()?;
+        let name = files::name_in(&self.folder, &self.graph)?;
+        manifest.graphs.iter().any(|graph| graph.file == name).then_some((manifest, name))
+    }
+}
+
+/// The contract stored in the ONNX file at `path`.
+fn contract_of(path: &Path) -> Result<Contract, PackageError> {
+    let unreadable = |source| PackageError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    let text = metadata::find(file, length, METADATA_KEY).map_err(|error| match error {
+        MetadataError::Io(source) => unreadable(source),
+        other => PackageError::NotOnnx { path: path.to_owned(), reason: other.to_string() },
+    })?;
+    let text = text.ok_or_else(|| PackageError::NoContract { path: path.to_owned() })?;
+    Contract::from_json(&text).map_err(|source| PackageError::Contract { path: path.to_owned(), source })
+}
+
+/// The folder of the files that are neither graphs nor weights: that of `graph`, or in the layout of the hub the one above `onnx`.
+fn sidecar_folder(graph: &Path) -> PathBuf {
+    let sidecars = [MANIFEST_NAME, "config.json", "tokenizer.json"];
+    let has_sidecars = |folder: &&Path| sidecars.iter().any(|name| folder.join(name).exists());
+    let own = graph.parent().unwrap_or(graph);
+    let above = own.parent().filter(|_| own.file_name().is_some_and(|name| name == select::HUB_FOLDER));
+    let above = above.filter(|above| !has_sidecars(&own) && has_sidecars(above));
+    above.unwrap_or(own).to_owned()
+}
+
+fn manifest_in(folder: &Path) -> Result<Option<Manifest>, PackageError> {
+    let path = folder.join(MANIFEST_NAME);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(PackageError::Unreadable { path, source }),
+    };
+    Manifest::from_json(&text).map(Some).map_err(|source| PackageError::Contract { path, source })
+}
+
+/// Why a package cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackageError {
+    /// A file that cannot be read, or is not there.
+    #[error("{path} cannot be read: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder without a graph.
+    #[error("{folder} holds no ONNX file, nor does its folder onnx; name a package that lfm2-export wrote, or write one with `lfm2-export MODEL --out {folder}`", folder = folder.display())]
+    NoGraph {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Several graphs between which nothing decides.
+    #[error("{folder} holds several graphs of precision {precision}: {files}; name one of them", folder = folder.display(), files = files.join(", "))]
+    Ambiguous {
+        /// The folder.
+        folder: PathBuf,
+        /// The precision that all of them have.
+        precision: String,
+        /// Their names.
+        files: Vec<String>,
+    },
+    /// Not an ONNX file.
+    #[error("{path} cannot be opened: {reason}", path = path.display())]
+    NotOnnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An ONNX file of another exporter.
+    #[error("{path} has no description of its states, so it was not written by lfm2-export; export it with `lfm2-export MODEL --out DIR/`", path = path.display())]
+    NoContract {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A contract or manifest that cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Contract {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ContractError,
+    },
+    /// Files that are not as the manifest says.
+    #[error(
+        "the package in {folder} is incomplete or damaged; fetch or export it again:\n{problems}",
+        folder = folder.display(),
+        problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    )]
+    Files {
+        /// The folder.
+        folder: PathBuf,
+        /// One sentence for each file.
+        problems: Vec<String>,
+    },
+    /// Verification of a graph that no manifest lists.
+    #[error("{graph} cannot be verified: there is no {MANIFEST_NAME} in {folder} that lists it", graph = graph.display(), folder = folder.display())]
+    NotListed {
+        /// The folder where the manifest was looked for.
+        folder: PathBuf,
+        /// The ONNX file.
+        graph: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests;
