@@ -1,5 +1,7 @@
 //! The host's sampler draws from the distributions of transformers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use lfm2_host::sampler::{Sampler, SamplingSettings};
 use lfm2_tests::reference_data;
 use ndarray::aview1;
@@ -68,13 +70,20 @@ fn cases() -> Vec<Case> {
 fn distributions_are_those_of_transformers() {
     let mut wrong = Vec::new();
     for case in cases() {
-        let found = case.sampler().distribution(aview1(&case.logits)).unwrap();
-        assert_eq!(found.len(), case.distribution.len());
+        let mut found = case.sampler().distribution(aview1(&case.logits)).unwrap();
+        let mut expected = case.distribution.clone();
+        assert_eq!(found.len(), expected.len());
+        if case.name.starts_with("equal") && case.settings.top_p < 1.0 {
+            // Which of several equal tokens top-p keeps depends in transformers on a sort that is not stable. How many
+            // it keeps does not.
+            found.sort_by(f32::total_cmp);
+            expected.sort_by(f32::total_cmp);
+        }
         let difference = |(found, expected): (&f32, &f32)| (found - expected).abs();
-        let largest = found.iter().zip(&case.distribution).map(difference).fold(0.0, f32::max);
-        // NaN has to be wrong too.
-        if !(largest <= TOLERANCE) {
-            wrong.push(format!("{}: differs by {largest:e}", case.name));
+        let differences: Vec<f32> = found.iter().zip(&expected).map(difference).collect();
+        if !differences.iter().all(|&difference| difference <= TOLERANCE) {
+            let largest = differences.into_iter().max_by(f32::total_cmp);
+            wrong.push(format!("{}: differs by {largest:?}", case.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -89,7 +98,8 @@ fn drawn_tokens_follow_the_distribution() {
         for _ in 0..DRAWS {
             counts[sampler.sample(aview1(&case.logits)).unwrap() as usize] += 1;
         }
-        if let Err(message) = check_counts(&counts, &case.distribution) {
+        let distribution = case.sampler().distribution(aview1(&case.logits)).unwrap();
+        if let Err(message) = check_counts(&counts, &distribution) {
             wrong.push(format!("{}: {message}", case.name));
         }
     }

@@ -63,7 +63,7 @@ CONVERSATIONS = [
             user("Weather and more?"),
             calls(
                 ("get_weather", {"city": "L'Aquila\\\n"}),
-                ("search", {"limit": 3, "deep": True, "text": None, "nested": {"é": [1.5, None, False]}, "list": ["plain", "has'single"]}),
+                ("search", {"limit": 3, "deep": True, "text": None, "small": 1e-05, "large": 1e16, "half": -0.5, "nested": {"é": [1.5, None, False]}, "list": ["plain", "has'single"]}),
                 ("stop", {}),
             ),
             tool('{"temperature": -3}'),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, escape_formatter};
 use minijinja_contrib::pycompat;
 
 use super::ChatError;
-use super::json::{JsonStyle, to_json};
+use super::json::{JsonStyle, python_float, to_json};
 
 /// An environment for the templates of `file`.
 pub(super) fn environment(file: &Path) -> Result<Environment<'static>, ChatError> {
@@ -23,6 +23,11 @@ pub(super) fn environment(file: &Path) -> Result<Environment<'static>, ChatError
     // A prompt is not HTML, whatever the name of a template ends with.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(pycompat::unknown_method_callback);
+    environment.set_formatter(|output, state, value| match as_python_float(value) {
+        Some(float) => output.write_str(&float).map_err(Error::from),
+        None => escape_formatter(output, state, value),
+    });
+    environment.add_filter("string", string);
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
@@ -55,6 +60,19 @@ fn next_tag(source: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = source.split_once("{%")?;
     let (tag, after) = rest.split_once("%}")?;
     Some((before, tag, after))
+}
+
+/// A float as Python prints it, with an exponent where Rust writes zeros. `None` if the value is something else.
+///
+/// Out of reach are floats within lists and in `a ~ b`.
+fn as_python_float(value: &Value) -> Option<String> {
+    let is_float = value.kind() == ValueKind::Number && !value.is_integer();
+    is_float.then(|| f64::try_from(value.clone()).ok().map(python_float)).flatten()
+}
+
+/// `value | string`.
+fn string(value: &Value) -> String {
+    as_python_float(value).unwrap_or_else(|| value.to_string())
 }
 
 /// `raise_exception(message)`: the template refuses.

@@ -113,7 +113,7 @@ fn python_number(number: &Number) -> String {
 }
 
 /// A float as Python's `repr` prints it.
-fn python_float(float: f64) -> String {
+pub(super) fn python_float(float: f64) -> String {
     let magnitude = float.abs();
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
         let digits = format!("{float:e}");

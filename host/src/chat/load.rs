@@ -1,10 +1,10 @@
 //! Finding the chat template in the files of a package.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::environment::environment;
+use super::environment::{environment, without_generation_tags};
 use super::{ChatError, ChatTemplate, DEFAULT};
 use crate::text::special_token;
 
@@ -34,13 +34,14 @@ impl ChatTemplate {
     }
 
     fn parse(
-        file: std::path::PathBuf,
+        file: PathBuf,
         templates: Vec<(String, String)>,
         special_tokens: Map<String, Value>,
     ) -> Result<Self, ChatError> {
         let mut template = Self { environment: environment(&file)?, file, special_tokens };
         for (name, source) in templates {
-            let source = super::environment::without_generation_tags(&source);
+            // Jinja takes every end of line for a newline.
+            let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
             if let Err(error) = template.environment.add_template_owned(name.clone(), source) {
                 return Err(template.error(&name, &error));
             }

@@ -4,7 +4,7 @@ mod environment;
 mod json;
 mod load;
 #[cfg(test)]
-mod test;
+mod tests;
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ mod min_p;
 mod repetition;
 mod settings;
 #[cfg(test)]
-mod test;
+mod tests;
 mod top_k;
 mod top_p;
 

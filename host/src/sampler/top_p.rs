@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::candidates::{self, Candidate};
 
 /// Keeps a token if those before it, from the most probable on, have less than `top_p` of the total weight; the best one
-/// always. Among equal scores the higher token comes first, as with transformers.
+/// always. Among equal scores the lower token comes first; transformers leaves it to its sorting which of them are kept.
 ///
 /// A set is wanted, not an order: so instead of sorting, the list is halved around its median until the last kept token
 /// is found. That takes time in proportion to its length, however flat the distribution is.
@@ -34,5 +34,5 @@ pub(super) fn keep(candidates: &mut Vec<Candidate>, top_p: f32) {
 }
 
 fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
-    b.score.total_cmp(&a.score).then(b.token.cmp(&a.token))
+    b.score.total_cmp(&a.score).then(a.token.cmp(&b.token))
 }

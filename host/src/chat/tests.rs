@@ -76,6 +76,11 @@ fn whitespace_loops_and_methods_are_those_of_jinja() {
         ("{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", "3"),
         ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(['a', none]) }}{{ messages[1:] | length }}", "<['a', None]>0"),
         ("{{ '<b>' }}", "<b>"),
+        ("a\r\n{% if true %}\r\nb\r\n{% endif %}\r\n", "a\nb\n"),
+        (
+            "{{ 1e-05 }} {{ 1e16 }} {{ 0.5 }} {{ 3 }} {{ 1e-05 | string }} {{ true | string }}",
+            "1e-05 1e+16 0.5 3 1e-05 True",
+        ),
     ];
     for (template, text) in cases {
         assert_eq!(render(template, &[]), text, "{template}");

@@ -153,4 +153,6 @@ fn everything_equal_is_still_a_distribution() {
     assert_eq!(kept(SamplingSettings { min_p: 1.0, ..PLAIN }), 1000);
     assert_eq!(kept(SamplingSettings { top_p: 0.25, ..PLAIN }), 250);
     assert_eq!(kept(SamplingSettings { top_p: 0.0, ..PLAIN }), 1);
+    let best = sampler(SamplingSettings { top_p: 0.0, ..PLAIN }, 1000).sample(aview1(&logits));
+    assert_eq!(best, Ok(0), "as if it were greedy");
 }
