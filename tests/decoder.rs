@@ -10,7 +10,7 @@ use lfm2_host::decoder::{Decoder, DecoderError, OrtDecoder};
 use lfm2_host::package::Package;
 use lfm2_host::provider;
 use lfm2_host::runtime::Runtime;
-use lfm2_host::session::{Session, SessionOptions};
+use lfm2_host::session::{Session, SessionError, SessionOptions};
 use ndarray::Array2;
 use safetensors::SafeTensors;
 
@@ -144,6 +144,40 @@ fn the_whole_context_of_the_model_can_be_used() {
     assert!(matches!(decoder.step(&[1]), Err(DecoderError::ContextFull { .. })));
 }
 
+#[test]
+fn files_that_do_not_fit_their_description_are_errors() {
+    let exported =
+        Exported::new(&fixtures().join("tiny-random/resaved"), DialectName::Contrib, Precision::Fp32).unwrap();
+    let path = exported.folder.path().join("x.onnx");
+    fs::remove_file(exported.folder.path().join("lfm2.manifest.json")).unwrap();
+    let whole = fs::read(&path).unwrap();
+
+    // Changes of the same length keep the file an ONNX file.
+    for (from, to) in [
+        (r#""vocab_size":96"#, r#""vocab_size":95"#),
+        (r#""present_conv.0","#, r#""present_conv.7","#),
+        (r#"{"name":"past_conv.0","dtype":"float32""#, r#"{"name":"past_conv.0","dtype":"float16""#),
+        (r#""shape":["batch_size",64,2]"#, r#""shape":["batch_size",63,2]"#),
+    ] {
+        let position = whole.windows(from.len()).position(|bytes| bytes == from.as_bytes());
+        let position = position.unwrap_or_else(|| panic!("{from} is not in the file"));
+        let mut changed = whole.clone();
+        changed[position..position + to.len()].copy_from_slice(to.as_bytes());
+        fs::write(&path, changed).unwrap();
+        let message = exported.first_error().unwrap_or_else(|| panic!("{to} is accepted"));
+        assert!(!message.is_empty());
+    }
+    for length in [whole.len() / 4, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(exported.first_error().is_some(), "cut to {length} bytes");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(exported.first_error(), None);
+    let data = fs::read(exported.folder.path().join("x.onnx_data")).unwrap();
+    fs::write(exported.folder.path().join("x.onnx_data"), &data[..data.len() / 2]).unwrap();
+    assert!(exported.first_error().is_some(), "half of the weights");
+}
+
 /// A package made for a test.
 struct Exported {
     folder: tempfile::TempDir,
@@ -163,14 +197,33 @@ impl Exported {
         }
     }
 
+    /// What the first step, or anything before it, fails with.
+    fn first_error(&self) -> Option<String> {
+        let package = match Package::open(self.folder.path()) {
+            Ok(package) => package,
+            Err(error) => return Some(error.to_string()),
+        };
+        let session = match load(&package) {
+            Ok(session) => session,
+            Err(error) => return Some(error.to_string()),
+        };
+        match OrtDecoder::new(session, None) {
+            Ok(mut decoder) => decoder.step(&[1, 2, 3]).err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     fn decoder(&self, max_context: Option<usize>) -> OrtDecoder {
         let package = Package::open(self.folder.path()).unwrap();
         package.verify().unwrap();
-        let cpu = provider::named("cpu").unwrap();
-        let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
-        let session = Session::new(Runtime::load(None).unwrap(), &package, cpu, &options).unwrap();
-        OrtDecoder::new(session, max_context).unwrap()
+        OrtDecoder::new(load(&package).unwrap(), max_context).unwrap()
     }
+}
+
+fn load(package: &Package) -> Result<Session, SessionError> {
+    let cpu = provider::named("cpu").unwrap();
+    let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
+    Session::new(Runtime::load(None).unwrap(), package, cpu, &options)
 }
 
 /// What transformers computed.
