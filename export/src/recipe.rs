@@ -28,6 +28,9 @@ impl Precision {
     /// Every precision.
     pub const ALL: [Self; 5] = [Self::Fp32, Self::Fp16, Self::Q8, Self::Q4, Self::Q4f16];
 
+    /// Every precision, the one that is to be run first if a package has several.
+    pub const PREFERRED: [Self; 5] = [Self::Q4, Self::Q4f16, Self::Q8, Self::Fp16, Self::Fp32];
+
     /// The name on the command line and in contracts.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -35,7 +35,7 @@ impl Dialect for Contrib {
         let refused = !head_dim.is_multiple_of(lower::attention::GROUP_QUERY_HEAD_STEP);
         refused.then(|| {
             format!(
-                "head_dim is {head_dim}, the rotary embedding of ONNX Runtime's fused attention takes multiples of {}",
+                "head_dim is {head_dim}, the rotary embedding of ONNX Runtime's fused attention takes multiples of {}; use `--dialect portable`",
                 lower::attention::GROUP_QUERY_HEAD_STEP
             )
         })

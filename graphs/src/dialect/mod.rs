@@ -28,7 +28,7 @@ pub trait Dialect {
     /// Which padded batches the graphs compute exactly.
     fn padding(&self) -> Padding;
 
-    /// What keeps the dialect's kernels from computing attention with such heads, if anything does.
+    /// What keeps the dialect's kernels from computing attention with such heads, if anything does, and what to do then.
     fn refuse(&self, _heads: &Heads) -> Option<String> {
         None
     }

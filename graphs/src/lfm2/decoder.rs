@@ -60,11 +60,11 @@ pub enum BuildError {
     #[error(transparent)]
     Config(#[from] super::ConfigError),
     /// The dialect's kernels cannot compute this model.
-    #[error("the {dialect} dialect cannot compute this model: {reason}; use `--dialect portable`")]
+    #[error("the {dialect} dialect cannot compute this model: {reason}")]
     Dialect {
         /// Name of the dialect.
         dialect: &'static str,
-        /// What its kernels do not take.
+        /// What its kernels do not take, and what to do.
         reason: String,
     },
     /// The dialect cannot express the weights' formats, or a lowering is wrong.

@@ -5,10 +5,12 @@
 mod ort;
 
 use std::error::Error;
+use std::time::Duration;
 
 use ndarray::ArrayView1;
 
-pub use self::ort::{OrtDecoder, StateValues};
+pub use self::ort::OrtDecoder;
+pub use crate::state::StateValues;
 
 /// A model with the state of one sequence.
 pub trait Decoder {
@@ -36,6 +38,9 @@ pub trait Decoder {
 
     /// Number of token ids, which is the length of the logits.
     fn vocab_size(&self) -> usize;
+
+    /// Time spent inside the runtime since the decoder was made, so that the host's own share of a step can be told.
+    fn run_time(&self) -> Duration;
 }
 
 /// Why a step gave no logits.

@@ -1,6 +1,7 @@
 //! Steps through ONNX Runtime.
 
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use lfm2_graphs::contract::Contract;
 use ndarray::{Array2, ArrayView1};
@@ -11,16 +12,13 @@ use ort::value::{DynValue, Shape, Tensor};
 use super::{Decoder, DecoderError};
 use crate::cancel::Cancel;
 use crate::session::Session;
-use crate::state::{Growth, State, StateError, cpu};
+use crate::state::{Growth, State, StateError, StateValues, cpu};
 
 /// Tokens of a long prompt that are run at once, unless set otherwise.
 const CHUNK: usize = 512;
 
 /// Tokens that caches grow by at least.
 const BLOCK: usize = 512;
-
-/// Name, shape and values of a state.
-pub type StateValues = (String, Vec<usize>, Vec<f32>);
 
 /// A graph with the state of one sequence.
 ///
@@ -39,6 +37,7 @@ pub struct OrtDecoder {
     context_length: usize,
     chunk: usize,
     cancel: Cancel,
+    run_time: Duration,
     /// Whether a run failed, after which the state is undefined.
     failed: bool,
 }
@@ -68,6 +67,7 @@ impl OrtDecoder {
             context_length,
             chunk: CHUNK,
             cancel: Cancel::new(),
+            run_time: Duration::ZERO,
             failed: false,
             session,
         };
@@ -134,6 +134,10 @@ impl Decoder for OrtDecoder {
 
     fn vocab_size(&self) -> usize {
         self.session.contract().vocab_size
+    }
+
+    fn run_time(&self) -> Duration {
+        self.run_time
     }
 }
 
@@ -225,7 +229,9 @@ impl OrtDecoder {
         self.binding.bind_input(attention_mask, &mask)?;
 
         self.state.bind(&mut self.binding)?;
+        let start = Instant::now();
         let mut outputs = self.session.inner.run_binding(&self.binding)?;
+        self.run_time += start.elapsed();
         self.state.advance(&mut outputs, tokens.len())?;
         Ok(if logits == Logits::All { outputs.remove(output) } else { None })
     }

@@ -1,0 +1,115 @@
+//! Fixtures exported into temporary folders, and opened.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lfm2_export::package::{DialectName, Options, Output, export};
+use lfm2_export::recipe::Precision;
+use lfm2_graphs::contract::Padding;
+use lfm2_host::decoder::OrtDecoder;
+use lfm2_host::package::Package;
+use lfm2_host::provider;
+use lfm2_host::runtime::Runtime;
+use lfm2_host::session::{Session, SessionOptions};
+use tempfile::TempDir;
+
+/// Checkpoints under `tests/fixtures/tiny-random`.
+pub const TINY_RANDOM: [&str; 14] = [
+    "all-attention",
+    "all-conv",
+    "bias",
+    "bias-width-4",
+    "both-widths",
+    "eight-heads",
+    "head-dim-24",
+    "original",
+    "resaved",
+    "sharded",
+    "untied",
+    "width-2",
+    "width-4",
+    "width-5",
+];
+
+/// The checkpoint that has been trained.
+pub const TINY_CHAT: &str = "tiny-chat";
+
+/// Why the fused kernels cannot compute a fixture, if so: then only the portable dialect is tested with it.
+pub fn needs_portable(fixture: &str) -> bool {
+    // ONNX Runtime's fused attention rotates heads in steps of 16 elements.
+    fixture == "head-dim-24"
+}
+
+/// Folder of a fixture.
+pub fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    if name == TINY_CHAT { fixtures.join(name) } else { fixtures.join("tiny-random").join(name) }
+}
+
+/// A package in a folder of its own, which is removed when this is dropped.
+#[derive(Debug)]
+pub struct Exported {
+    folder: TempDir,
+    /// The ONNX file.
+    pub graph: PathBuf,
+}
+
+impl Exported {
+    /// Exports a fixture.
+    pub fn new(name: &str, options: Options) -> Self {
+        let folder = TempDir::new().unwrap();
+        let source = folder.path().join("checkpoint");
+        copy(&fixture(name), &source);
+        // The random checkpoints have no tokenizer, and nothing here depends on what their tokens mean.
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            if !source.join(file).exists() {
+                fs::copy(fixture(TINY_CHAT).join(file), source.join(file)).unwrap();
+            }
+        }
+        let output = Output::new(&folder.path().join("package/lfm2.onnx"), options.precision).unwrap();
+        let summary = export(&source, &output, &options, &mut |_, _| {});
+        let summary = summary.unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
+        Self { folder, graph: summary.graph }
+    }
+
+    /// The folder of graph, weights and sidecars.
+    pub fn package(&self) -> PathBuf {
+        self.folder.path().join("package")
+    }
+
+    /// A decoder on the CPU.
+    pub fn decoder(&self) -> OrtDecoder {
+        OrtDecoder::new(self.session(), None).unwrap()
+    }
+
+    /// A session on the CPU.
+    pub fn session(&self) -> Session {
+        let runtime = Runtime::load(None).unwrap();
+        let package = Package::open(&self.graph).unwrap();
+        let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
+        Session::new(runtime, &package, provider::named("cpu").unwrap(), &options).unwrap()
+    }
+}
+
+/// Options of an export with the model's own context length.
+pub fn options(precision: Precision, dialect: DialectName, padding: Padding) -> Options {
+    Options { precision, dialect, padding, max_context: None }
+}
+
+/// The contrib dialect without padding.
+pub fn contrib(precision: Precision) -> Options {
+    options(precision, DialectName::Contrib, Padding::None)
+}
+
+/// The portable dialect.
+pub fn portable(precision: Precision) -> Options {
+    options(precision, DialectName::Portable, Padding::None)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
