@@ -1,6 +1,7 @@
 //! Packages made by hand: a graph that says nothing but its contract, and whatever files a test needs.
 
 use lfm2_graphs::contract::*;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -188,4 +189,33 @@ fn a_package_without_a_manifest_opens_but_cannot_be_verified() {
     let package = Package::open(&root.path().join("x.onnx")).unwrap();
     let message = package.verify().unwrap_err().to_string();
     assert!(message.contains("cannot be verified") && message.contains(MANIFEST_NAME), "{message}");
+}
+
+proptest! {
+    /// Whatever happens to the files of a package, opening it ends with a package or an error.
+    #[test]
+    fn damage_never_panics(
+        in_manifest: bool,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        add(root.path(), "x.onnx", "q4", "contrib");
+        let damaged = root.path().join(if in_manifest { MANIFEST_NAME } else { "x.onnx" });
+        let mut bytes = fs::read(&damaged).unwrap();
+        for (index, byte) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        fs::write(&damaged, bytes).unwrap();
+        for path in [root.path().to_owned(), root.path().join("x.onnx")] {
+            if let Ok(package) = Package::open(&path) {
+                // Both answers are right, depending on what was changed.
+                drop(package.verify());
+            }
+        }
+    }
 }

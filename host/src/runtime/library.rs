@@ -28,13 +28,17 @@ pub(super) fn check(path: &Path) -> Result<Version, RuntimeError> {
     let version = ask(&library).map_err(broken)?;
     // Unloading ONNX Runtime is not safe: its threads and registered handlers would outlive its code.
     mem::forget(library);
-    let Some(minor) = minor(&version) else {
-        return Err(broken(format!("its version is {version:?}, not 1.x")));
-    };
-    if minor < ort::MINOR_VERSION {
-        return Err(RuntimeError::TooOld { library: path.to_owned(), version });
+    accept(path, version)
+}
+
+/// Refuses versions that `ort` cannot use.
+fn accept(path: &Path, version: String) -> Result<Version, RuntimeError> {
+    let library = path.to_owned();
+    match minor(&version) {
+        None => Err(RuntimeError::Broken { library, reason: format!("its version is {version:?}, not 1.x") }),
+        Some(minor) if minor < ort::MINOR_VERSION => Err(RuntimeError::TooOld { library, version }),
+        Some(minor) => Ok(Version { text: version, minor }),
     }
-    Ok(Version { text: version, minor })
 }
 
 /// The library's own version string. The error says what is missing.
@@ -72,6 +76,19 @@ mod tests {
         }
         for text in ["", "1", "1.", "2.0.0", "nonsense", "1.x"] {
             assert_eq!(minor(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_is_named_with_its_version() {
+        let judge = |version: &str| accept(Path::new("lib/runtime"), version.to_owned());
+        assert_eq!(judge("1.32.0").unwrap(), Version { text: "1.32.0".into(), minor: 32 });
+        for version in ["1.22.1", "1.9.0", "2.0.0", "unknown"] {
+            let message = judge(version).unwrap_err().to_string();
+            assert!(
+                message.contains(version) && message.contains("lib/runtime") && message.contains("--ort-lib"),
+                "{message}"
+            );
         }
     }
 
