@@ -55,12 +55,20 @@ pub(super) fn answer<D: Decoder>(
     } else {
         let mut sink = Sink::new(output, cancel);
         let answer = generate(engine, &question, generation, cancel, &mut |text| sink.write(text));
-        // What was written before a failure ends with a line break too; the failure is the better message of the two.
-        let written = sink.finish().map_err(CliError::output);
-        let answer = answer.map_err(CliError::failed)?;
-        written?;
-        answer
+        match answer {
+            Ok(answer) => sink.finish().map(|()| answer).map_err(CliError::output)?,
+            Err(error) => {
+                // The failure is the better message of the two, if both go wrong.
+                if let Err(output) = sink.abandon() {
+                    tracing::debug!("standard output failed too: {output}");
+                }
+                return Err(CliError::failed(error));
+            }
+        }
     };
+    if answer.finish_reason == FinishReason::Context {
+        tracing::warn!("the answer is cut: the context of {} tokens is full", engine.decoder().context_length());
+    }
     tracing::info!("{}", report::statistics(&answer));
     Ok(match answer.finish_reason {
         FinishReason::Cancelled => Exit::Interrupted,
