@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    CliError,
+    CliError, Problems,
     error::Exit,
     report::{self, Origin, Report},
     sink::Sink,
@@ -26,7 +26,7 @@ pub(super) struct Question<'a> {
     pub(super) json: bool,
 }
 
-/// The prompt from standard input, without the line break at its end that `echo` adds.
+/// The prompt from standard input, without the line break at its end that `echo` adds. There must be one.
 pub(super) fn read_prompt(input: &mut dyn Read) -> Result<String, CliError> {
     let mut prompt = String::new();
     input.read_to_string(&mut prompt).map_err(|source| CliError::Stream { stream: "standard input", source })?;
@@ -35,6 +35,11 @@ pub(super) fn read_prompt(input: &mut dyn Read) -> Result<String, CliError> {
         if prompt.ends_with('\r') {
             prompt.pop();
         }
+    }
+    if prompt.is_empty() {
+        let mut problems = Problems::default();
+        problems.add("--prompt", "is missing, and standard input is empty");
+        return Err(problems.into());
     }
     Ok(prompt)
 }
@@ -150,8 +155,11 @@ mod tests {
 
     #[test]
     fn one_line_break_at_the_end_of_the_input_is_dropped() {
-        for (input, prompt) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("", "")] {
+        for (input, prompt) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a")] {
             assert_eq!(read_prompt(&mut input.as_bytes()).unwrap(), prompt);
+        }
+        for empty in ["", "\n"] {
+            assert!(matches!(read_prompt(&mut empty.as_bytes()).unwrap_err(), CliError::Usage(_)));
         }
         assert!(read_prompt(&mut &b"\xff"[..]).unwrap_err().report().unwrap().contains("standard input"));
     }
