@@ -4,6 +4,7 @@ pub mod bind;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod hub;
 pub mod layout;
 pub mod package;
 pub mod proto;

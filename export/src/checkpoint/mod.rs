@@ -261,6 +261,17 @@ struct Located {
     info: TensorInfo,
 }
 
+/// The names of the shards that an index file names, for fetching them.
+pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>, CheckpointError> {
+    let mut problems = Vec::new();
+    let names = index::shards(&index::read(index)?, &mut problems);
+    if problems.is_empty() {
+        return Ok(names);
+    }
+    let folder = index.parent().unwrap_or(Path::new("")).to_owned();
+    Err(CheckpointError::Invalid { folder, problems })
+}
+
 /// Whether `path` is a file. Other things of that name are refused: opening a pipe would wait for ever.
 fn is_there(path: &Path) -> Result<bool, CheckpointError> {
     match path.metadata() {

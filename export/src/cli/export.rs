@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use super::args::ExportArguments;
+use crate::hub::Hub;
 use crate::package::{self, Options, Output};
 
 /// Exports a model and prints the path of the graph.
@@ -45,7 +46,19 @@ fn source(arguments: &ExportArguments) -> anyhow::Result<PathBuf> {
     if path.is_dir() {
         return Ok(path.to_owned());
     }
-    bail!("{model} is not a folder")
+    if !is_hub_id(model) {
+        bail!("{model} is neither a folder nor the name of a model on the hub, which has the form owner/name");
+    }
+    let mut hub = Hub::from_env()?;
+    hub.revision.clone_from(&arguments.revision);
+    hub.offline |= arguments.offline;
+    if let Some(folder) = &arguments.cache_dir {
+        hub.cache_dir.clone_from(folder);
+    }
+    if arguments.token.is_some() {
+        hub.token.clone_from(&arguments.token);
+    }
+    Ok(hub.fetch(model)?)
 }
 
 /// Whether the text has the form `owner/name` of the hub's names, and not that of a path.

@@ -5,6 +5,7 @@ mod model;
 mod template;
 mod tokenizer;
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,12 +31,19 @@ pub struct Request<'a> {
 }
 
 /// A file to write into the destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Sidecar {
     /// File name.
     pub name: String,
     /// Contents.
     pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Sidecar {
+    /// The contents of a tokenizer would bury every message.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sidecar({}, {} bytes)", self.name, self.bytes.len())
+    }
 }
 
 /// Makes all sidecars of a package; nothing is written.

@@ -296,7 +296,10 @@ fn everything_missing_or_damaged_is_reported_at_once() {
     );
     assert_problems(&[("generation_config.json", Some(r#"{"eos_token_id": [1024]}"#))], &["eos_token_id is [1024]"]);
     assert_problems(&[("generation_config.json", Some(r#"{"eos_token_id": []}"#))], &["eos_token_id is []"]);
-    assert_problems(&[("tokenizer_config.json", Some(r#"{"chat_template": 3}"#))], &["chat_template is neither"]);
+    assert_problems(
+        &[("tokenizer_config.json", Some(r#"{"chat_template": 3}"#)), ("chat_template.jinja", None)],
+        &["chat_template is neither"],
+    );
 
     let config = fs::read_to_string(fixture("tiny-chat/config.json")).unwrap().replace("\"eos_token_id\": 7,", "");
     assert_problems(&[("config.json", Some(&config)), ("generation_config.json", None)], &["no answer would end"]);
