@@ -1,6 +1,8 @@
 //! `lfm2-host` as it is used: arguments and standard input in; standard output, standard error and exit status out.
 
 use std::fs;
+#[cfg(unix)]
+use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -324,16 +326,19 @@ fn an_interrupt_ends_the_answer_with_its_status() {
         let mut command = host(&ENDLESS);
         command.arg("-v").args(json.then_some("--json"));
         let mut child = command.spawn().unwrap();
-        // The handler is there once the answer begins, which the text tells, or the log.
-        if json {
-            std::thread::sleep(std::time::Duration::from_millis(1500));
-        } else {
-            child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+        // From then on Ctrl-C is handled, as the log tells.
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("ready") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended too early");
         }
         let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
+        let drained = std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let ended = child.wait_with_output().unwrap();
-        assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
+        drained.join().unwrap().unwrap();
+        assert_eq!(ended.status.code(), Some(130));
         if json {
             let json: Value = serde_json::from_slice(&ended.stdout).unwrap();
             assert_eq!(json["finish_reason"], "cancelled");

@@ -68,6 +68,7 @@ fn run(args: Args) -> Result<Exit, CliError> {
             let mut loaded = load(&settings, !raw, quiet, &cancel)?;
             let question = Question { prompt: &prompt, system: settings.system.clone(), raw, json };
             cancel.on_interrupt().map_err(CliError::failed)?;
+            tracing::info!(milliseconds = loaded.time.as_millis(), "the model is ready");
             let generation = loaded.defaults.resolve(&settings.overrides).map_err(CliError::failed)?;
             let origin = (&loaded.origin, loaded.time);
             let mut output = io::stdout().lock();
