@@ -37,7 +37,8 @@ fn chunks_are_exact(fixture: &str, options: Options, tolerance: f64) {
 
 #[test]
 fn float32() {
-    for fixture in ["original", "width-2", "width-4", "width-5", "bias-width-4", "all-conv", "all-attention", TINY_CHAT] {
+    for fixture in ["original", "width-2", "width-4", "width-5", "bias-width-4", "all-conv", "all-attention", TINY_CHAT]
+    {
         assert!(!needs_portable(fixture));
         chunks_are_exact(fixture, contrib(Precision::Fp32), 5e-6);
         chunks_are_exact(fixture, portable(Precision::Fp32), 5e-6);

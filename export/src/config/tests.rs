@@ -55,20 +55,20 @@ fn every_fixture_is_understood() {
     // Folder, vocabulary, width, feed-forward, heads, kv heads, head_dim, taps, bias, theta, tied, layers.
     type Row = (&'static str, usize, usize, usize, [usize; 3], usize, bool, f64, bool, Vec<Mixer>);
     let rows: Vec<Row> = vec![
-        ("tiny-random/all-attention", 96, 32, 64, [4, 2, 8], 3, false, 1e6, true, vec![A; 3]),
-        ("tiny-random/all-conv", 96, 32, 64, [4, 2, 8], 3, false, 1e6, true, vec![C; 4]),
-        ("tiny-random/bias", 96, 32, 64, [4, 2, 8], 3, true, 1e6, true, vec![C, C, A, C]),
-        ("tiny-random/bias-width-4", 96, 32, 64, [4, 4, 8], 4, true, 1e6, true, vec![C, A, C]),
-        ("tiny-random/both-widths", 96, 32, 64, [4, 2, 8], 3, false, 5e5, true, vec![C, A, C, A]),
-        ("tiny-random/eight-heads", 128, 64, 64, [8, 8, 8], 3, false, 1e6, true, vec![C, A, C]),
+        ("tiny-random/all-attention", 96, 64, 64, [4, 2, 16], 3, false, 1e6, true, vec![A; 3]),
+        ("tiny-random/all-conv", 96, 64, 64, [4, 2, 16], 3, false, 1e6, true, vec![C; 4]),
+        ("tiny-random/bias", 96, 64, 64, [4, 2, 16], 3, true, 1e6, true, vec![C, C, A, C]),
+        ("tiny-random/bias-width-4", 96, 64, 64, [4, 4, 16], 4, true, 1e6, true, vec![C, A, C]),
+        ("tiny-random/both-widths", 96, 64, 64, [4, 2, 16], 3, false, 5e5, true, vec![C, A, C, A]),
+        ("tiny-random/eight-heads", 128, 128, 64, [8, 8, 16], 3, false, 1e6, true, vec![C, A, C]),
         ("tiny-random/head-dim-24", 100, 48, 80, [4, 2, 24], 3, false, 1e6, true, vec![C, A, C]),
         ("tiny-random/original", 160, 64, 96, [4, 2, 16], 3, false, 1e6, true, vec![C, C, A, C, A]),
-        ("tiny-random/resaved", 96, 32, 96, [4, 2, 8], 3, false, 1e4, true, vec![C, A, C, C]),
-        ("tiny-random/sharded", 96, 32, 64, [4, 2, 8], 3, false, 1e6, true, vec![C, C, A]),
-        ("tiny-random/untied", 112, 32, 64, [4, 2, 8], 3, false, 1e6, false, vec![C, A, C, C]),
-        ("tiny-random/width-2", 96, 32, 72, [4, 1, 8], 2, false, 1e6, true, vec![C, A, C]),
-        ("tiny-random/width-4", 96, 32, 64, [4, 4, 8], 4, false, 1e6, true, vec![C, C, A]),
-        ("tiny-random/width-5", 96, 32, 64, [4, 1, 8], 5, false, 1e6, true, vec![A, C, A, C]),
+        ("tiny-random/resaved", 96, 64, 96, [4, 2, 16], 3, false, 1e4, true, vec![C, A, C, C]),
+        ("tiny-random/sharded", 96, 64, 64, [4, 2, 16], 3, false, 1e6, true, vec![C, C, A]),
+        ("tiny-random/untied", 112, 64, 64, [4, 2, 16], 3, false, 1e6, false, vec![C, A, C, C]),
+        ("tiny-random/width-2", 96, 64, 72, [4, 1, 16], 2, false, 1e6, true, vec![C, A, C]),
+        ("tiny-random/width-4", 96, 64, 64, [4, 4, 16], 4, false, 1e6, true, vec![C, C, A]),
+        ("tiny-random/width-5", 96, 64, 64, [4, 1, 16], 5, false, 1e6, true, vec![A, C, A, C]),
         ("tiny-chat", 1024, 256, 512, [4, 2, 64], 3, false, 1e6, true, vec![C, C, A, C, A, C]),
     ];
     let folders = fs::read_dir(fixture("tiny-random")).unwrap().count() + 1;
