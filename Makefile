@@ -38,6 +38,8 @@ runtime: need-python ## fetch the ONNX Runtime library into .runtime
 reference: $(ENVIRONMENTS)/reference/ready ## regenerate the reference data from transformers (downloads torch)
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/models.py
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/questions.py
+	$(ENVIRONMENTS)/reference/bin/python tests/reference/sampler.py
+	$(ENVIRONMENTS)/reference/bin/python tests/reference/templates.py
 
 bless: runtime need-cargo ## accept what the golden tests produce now as right
 	UPDATE_EXPECT=1 $(CARGO) test --package lfm2-tests --locked

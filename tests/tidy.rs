@@ -86,7 +86,19 @@ const LONGEST: usize = 600;
 const GENERATED: &[&str] = &["export/src/proto/onnx.rs"];
 
 /// Crates that other crates ask for in versions that do not go together. A new one needs a look at who brings it in.
-const DUPLICATES: &[&str] = &["foldhash", "getrandom", "hashbrown", "r-efi", "rand", "rand_core", "syn"];
+const DUPLICATES: &[&str] = &[
+    "base64",
+    "foldhash",
+    "getrandom",
+    "hashbrown",
+    "itertools",
+    "r-efi",
+    "rand",
+    "rand_core",
+    "syn",
+    "unicode-width",
+    "windows-sys",
+];
 
 const RULES: &[Rule] = &[
     Rule {

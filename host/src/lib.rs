@@ -2,7 +2,9 @@
 
 pub mod cancel;
 pub mod chat;
+pub mod cli;
 pub mod decoder;
+pub mod engine;
 pub mod generation;
 pub mod package;
 pub mod platform;

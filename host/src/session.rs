@@ -29,7 +29,7 @@ impl Default for SessionOptions {
 #[derive(Debug)]
 pub struct Session {
     pub(crate) inner: OrtSession,
-    contract: Contract,
+    pub(crate) contract: Contract,
 }
 
 impl Session {

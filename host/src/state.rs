@@ -76,8 +76,7 @@ impl State {
                 tensor.bound = true;
             } else {
                 // The runtime allocates, because only it knows the shape before the run.
-                let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
-                binding.bind_output_to_device(&*tensor.spec.present.name, &cpu)?;
+                binding.bind_output_to_device(&*tensor.spec.present.name, &cpu()?)?;
             }
         }
         Ok(())
@@ -104,6 +103,11 @@ impl State {
     pub(crate) fn values(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, StateError> {
         self.tensors.iter().map(|tensor| tensor.values(self.len)).collect()
     }
+}
+
+/// Where the runtime is to allocate an output whose shape only it knows.
+pub(crate) fn cpu() -> ort::Result<MemoryInfo<'static>> {
+    MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
 }
 
 impl Growth {

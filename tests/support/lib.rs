@@ -1,5 +1,20 @@
-//! Fixtures, references and comparisons that the tests share.
+//! What the cross-crate tests share.
 
 pub mod compare;
+pub mod graphs;
+pub mod models;
 pub mod packages;
 pub mod reference;
+pub mod weights;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the committed checkpoints.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// The folder of what the scripts of tests/reference have computed.
+pub fn reference_data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/data")
+}

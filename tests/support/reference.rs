@@ -33,7 +33,8 @@ impl Reference {
                     floats.insert(name.to_owned(), (shape, values));
                 }
                 safetensors::Dtype::I64 => {
-                    let values = view.data().as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect();
+                    let values: Vec<i64> =
+                        view.data().as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect();
                     integers.insert(name.to_owned(), (shape, values));
                 }
                 other => panic!("{name} in {} is {other:?}", path.display()),

@@ -79,7 +79,7 @@ pub(super) struct ExportArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct InspectArguments {
-    /// An ONNX file, or a folder with one package.
+    /// An ONNX file, or the folder of a package.
     pub(super) package: PathBuf,
     /// Prints JSON.
     #[arg(long)]
@@ -88,7 +88,7 @@ pub(super) struct InspectArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct DiffArguments {
-    /// An ONNX file, or a folder with one package.
+    /// An ONNX file, or the folder of a package with one graph.
     pub(super) a: PathBuf,
     /// What to compare it with.
     pub(super) b: PathBuf,
@@ -108,7 +108,7 @@ pub(super) enum DialectArgument {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(super) enum PaddingArgument {
-    /// None.
+    /// Prompts of one batch have the same length.
     #[default]
     None,
     /// Prompts of different lengths, padded on the left.

@@ -4,13 +4,14 @@ use super::args::{DiffArguments, InspectArguments};
 use super::{Outcome, print};
 use crate::report;
 
-/// Prints what a package holds.
+/// Prints what a package holds: one graph, or all those of a folder.
 pub(super) fn inspect(arguments: &InspectArguments) -> anyhow::Result<Outcome> {
-    let inspection = report::inspect(&report::open(&arguments.package)?);
+    let graphs: Vec<_> = report::open_all(&arguments.package)?.iter().map(report::inspect).collect();
     if arguments.json {
-        return print(&(serde_json::to_string_pretty(&inspection)? + "\n"));
+        return print(&(serde_json::to_string_pretty(&serde_json::json!({ "graphs": graphs }))? + "\n"));
     }
-    print(&inspection.to_string())
+    let texts: Vec<_> = graphs.iter().map(ToString::to_string).collect();
+    print(&texts.join("\n"))
 }
 
 /// Prints what differs between two packages. Different ones end the program with status 1.

@@ -25,28 +25,41 @@ pub struct OpenedGraph {
     pub contract: Option<Contract>,
 }
 
-/// Opens the graph at `path`: an ONNX file, or a folder that holds one package with one graph.
+/// Opens the graph at `path`: an ONNX file, or a folder that holds a package with one graph.
 pub fn open(path: &Path) -> Result<OpenedGraph, ReportError> {
-    let path = if path.is_dir() { only_graph(path)? } else { path.to_owned() };
-    let refused = |source| ReportError::Io { path: path.clone(), source };
-    let bytes = fs::read(&path).map_err(refused)?;
+    let mut graphs = graphs(path)?;
+    match (graphs.pop(), graphs.is_empty()) {
+        (Some(graph), true) => read(graph),
+        (last, _) => {
+            graphs.extend(last);
+            let graphs = graphs.iter().map(|graph| graph.display().to_string()).collect();
+            Err(ReportError::OneGraph { folder: path.to_owned(), graphs })
+        }
+    }
+}
+
+/// Opens the graph at `path`, or all graphs of the package in the folder `path`.
+pub fn open_all(path: &Path) -> Result<Vec<OpenedGraph>, ReportError> {
+    graphs(path)?.into_iter().map(read).collect()
+}
+
+/// The file itself, or the graphs that the folder's manifest names.
+fn graphs(path: &Path) -> Result<Vec<PathBuf>, ReportError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let manifest = path.join(MANIFEST_NAME);
+    let text = fs::read_to_string(&manifest).map_err(|source| ReportError::Io { path: manifest.clone(), source })?;
+    let parsed = Manifest::from_json(&text).map_err(|source| ReportError::Contract { path: manifest, source })?;
+    Ok(parsed.graphs.iter().map(|graph| path.join(&graph.file)).collect())
+}
+
+fn read(path: PathBuf) -> Result<OpenedGraph, ReportError> {
+    let bytes = fs::read(&path).map_err(|source| ReportError::Io { path: path.clone(), source })?;
     let model = decode(&bytes).map_err(|source| ReportError::Onnx { path: path.clone(), source })?;
     let contract = model.metadata.get(METADATA_KEY).map(|json| Contract::from_json(json)).transpose();
     let contract = contract.map_err(|source| ReportError::Contract { path: path.clone(), source })?;
     Ok(OpenedGraph { path, model, contract })
-}
-
-fn only_graph(folder: &Path) -> Result<PathBuf, ReportError> {
-    let path = folder.join(MANIFEST_NAME);
-    let text = fs::read_to_string(&path).map_err(|source| ReportError::Io { path: path.clone(), source })?;
-    let manifest = Manifest::from_json(&text).map_err(|source| ReportError::Contract { path, source })?;
-    match &manifest.graphs[..] {
-        [graph] => Ok(folder.join(&graph.file)),
-        graphs => {
-            let graphs = graphs.iter().map(|graph| graph.file.clone()).collect();
-            Err(ReportError::SeveralGraphs { folder: folder.to_owned(), graphs })
-        }
-    }
 }
 
 /// Why a package cannot be reported on.
@@ -77,12 +90,16 @@ pub enum ReportError {
         /// Why.
         source: ContractError,
     },
-    /// A folder with more than one graph, or none.
-    #[error("{folder} holds {count} graphs; name one: {list}", folder = .folder.display(), count = .graphs.len(), list = .graphs.join(", "))]
-    SeveralGraphs {
+    /// A folder with more than one graph, or none, where one is needed.
+    #[error("{folder} holds {count} graphs; name one{list}", folder = .folder.display(), count = .graphs.len(), list = list(.graphs))]
+    OneGraph {
         /// The folder.
         folder: PathBuf,
         /// The graphs.
         graphs: Vec<String>,
     },
+}
+
+fn list(graphs: &[String]) -> String {
+    if graphs.is_empty() { " by its file name".to_owned() } else { format!(": {}", graphs.join(", ")) }
 }

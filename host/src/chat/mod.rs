@@ -113,16 +113,19 @@ const TOOL_USE: &str = "tool_use";
 /// The message as transformers hands it to templates: without what is null, and with the thoughts of the assistant under
 /// all the names that they have had.
 fn as_templates_see_it(message: &Message) -> Value {
-    let mut fields = message.extra.clone();
-    fields.insert("role".into(), message.role.clone().into());
-    fields.insert("content".into(), message.content.clone());
-    fields.insert("tool_calls".into(), message.tool_calls.clone().unwrap_or(Value::Null));
-    fields.retain(|_, value| !value.is_null());
-    let reasoning = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|key| fields.get(*key).cloned());
-    if let Some(reasoning) = reasoning {
-        fields.entry("thinking").or_insert_with(|| reasoning.clone());
-        fields.insert("reasoning_content".into(), reasoning);
-    }
+    let own = [
+        ("role", Value::from(message.role.clone())),
+        ("content", message.content.clone()),
+        ("tool_calls", message.tool_calls.clone().unwrap_or_default()),
+    ];
+    let own = own.into_iter().map(|(key, value)| (key.to_string(), value));
+    let given: Map<String, Value> = own.chain(message.extra.clone()).filter(|(_, value)| !value.is_null()).collect();
+    let reasoning = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|key| given.get(*key).cloned());
+    let Some(reasoning) = reasoning else { return Value::Object(given) };
+    // A template may print the whole message: the order of its fields is that of transformers too.
+    let mut fields = Map::from_iter([("thinking".to_string(), reasoning.clone())]);
+    fields.extend(given);
+    fields.insert("reasoning_content".to_string(), reasoning);
     Value::Object(fields)
 }
 

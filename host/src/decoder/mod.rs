@@ -5,6 +5,7 @@
 mod ort;
 
 use std::error::Error;
+use std::time::Duration;
 
 use ndarray::ArrayView1;
 
@@ -36,6 +37,9 @@ pub trait Decoder {
 
     /// Number of token ids, which is the length of the logits.
     fn vocab_size(&self) -> usize;
+
+    /// Time spent inside the runtime since the decoder was made, so that the host's own share of a step can be told.
+    fn run_time(&self) -> Duration;
 }
 
 /// Why a step gave no logits.

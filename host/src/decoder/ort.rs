@@ -1,17 +1,18 @@
 //! Steps through ONNX Runtime.
 
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use lfm2_graphs::contract::Contract;
 use ndarray::{Array2, ArrayView1};
 use ort::memory::Allocator;
 use ort::session::IoBinding;
-use ort::value::{Shape, Tensor};
+use ort::value::{DynValue, Shape, Tensor};
 
 use super::{Decoder, DecoderError};
 use crate::cancel::Cancel;
 use crate::session::Session;
-use crate::state::{Growth, State, StateError};
+use crate::state::{Growth, State, StateError, cpu};
 
 /// Tokens of a long prompt that are run at once, unless set otherwise.
 const CHUNK: usize = 512;
@@ -32,10 +33,14 @@ pub struct OrtDecoder {
     state: State,
     ids: Tensor<i64>,
     logits_to_keep: Tensor<i64>,
+    /// Logits of the last token.
     logits: Tensor<f32>,
+    /// What the logits are bound for.
+    bound: Logits,
     context_length: usize,
     chunk: usize,
     cancel: Cancel,
+    run_time: Duration,
     /// Whether a run failed, after which the state is undefined.
     failed: bool,
 }
@@ -61,12 +66,15 @@ impl OrtDecoder {
             ids: Tensor::new(&allocator, [1_usize, 1])?,
             logits_to_keep: Tensor::new(&allocator, Shape::default())?,
             logits: Tensor::new(&allocator, [1, 1, contract.vocab_size])?,
+            bound: Logits::Last,
             context_length,
             chunk: CHUNK,
             cancel: Cancel::new(),
+            run_time: Duration::ZERO,
             failed: false,
             session,
         };
+        decoder.logits_to_keep.extract_tensor_mut().1.fill(1);
         let contract = decoder.session.contract();
         decoder.binding.bind_input(&*contract.inputs.input_ids.name, &decoder.ids)?;
         decoder.binding.bind_input(&*contract.inputs.num_logits_to_keep.name, &decoder.logits_to_keep)?;
@@ -130,6 +138,10 @@ impl Decoder for OrtDecoder {
     fn vocab_size(&self) -> usize {
         self.session.contract().vocab_size
     }
+
+    fn run_time(&self) -> Duration {
+        self.run_time
+    }
 }
 
 /// Which tokens of a run get logits.
@@ -142,7 +154,7 @@ enum Logits {
 }
 
 impl OrtDecoder {
-    /// Runs `tokens` in chunks. Returns the logits of all if asked for; those of the last chunk stay in `self.logits`.
+    /// Runs `tokens` in chunks. Returns the logits of all if asked for; otherwise those of the last are in `self.logits`.
     fn run(&mut self, tokens: &[u32], logits: Logits) -> Result<Array2<f32>, DecoderError> {
         self.check(tokens)?;
         let held = self.len();
@@ -155,11 +167,11 @@ impl OrtDecoder {
             let held = self.len();
             // Until it is known that the run went well, the states may be half updated.
             self.failed = true;
-            self.run_chunk(chunk, logits).map_err(failed_after(held))?;
-            self.failed = false;
-            if logits == Logits::All {
-                all.extend_from_slice(self.logits.extract_tensor().1);
+            let rows = self.run_chunk(chunk, logits).map_err(failed_after(held))?;
+            if let Some(rows) = rows {
+                all.extend_from_slice(rows.try_extract_tensor().map_err(failed_after(held))?.1);
             }
+            self.failed = false;
         }
         let rows = all.len() / self.vocab_size().max(1);
         Array2::from_shape_vec((rows, self.vocab_size()), all).map_err(|error| failed_after(held)(error))
@@ -183,8 +195,9 @@ impl OrtDecoder {
         Ok(())
     }
 
-    fn run_chunk(&mut self, tokens: &[u32], logits: Logits) -> Result<(), StateError> {
-        let contract = self.session.contract();
+    /// Runs `tokens` at once. Returns the logits of all if asked for; otherwise those of the last are in `self.logits`.
+    fn run_chunk(&mut self, tokens: &[u32], logits: Logits) -> Result<Option<DynValue>, StateError> {
+        let contract = &self.session.contract;
         let names = [&contract.inputs.input_ids, &contract.inputs.attention_mask, &contract.outputs.logits]
             .map(|port| &*port.name);
         let [input_ids, attention_mask, output] = names;
@@ -197,14 +210,20 @@ impl OrtDecoder {
             *slot = i64::from(id);
         }
 
-        let (keep, rows) = match logits {
-            Logits::Last => (1, 1),
-            Logits::All => (0, tokens.len()),
-        };
-        self.logits_to_keep.extract_tensor_mut().1.fill(keep);
-        if self.logits.shape()[1] as usize != rows {
-            self.logits = Tensor::new(&Allocator::default(), [1, rows, contract.vocab_size])?;
-            self.binding.bind_output(output, &mut self.logits)?;
+        if self.bound != logits {
+            let keep = match logits {
+                Logits::Last => {
+                    self.binding.bind_output(output, &mut self.logits)?;
+                    1
+                }
+                Logits::All => 0,
+            };
+            self.logits_to_keep.extract_tensor_mut().1.fill(keep);
+            self.bound = logits;
+        }
+        if logits == Logits::All {
+            // The output is declared with one row. A buffer for more is refused, and one that the runtime allocates is not.
+            self.binding.bind_output_to_device(output, &cpu()?)?;
         }
 
         // Its length is the number of tokens, so that it cannot be the same tensor for two steps.
@@ -213,8 +232,11 @@ impl OrtDecoder {
         self.binding.bind_input(attention_mask, &mask)?;
 
         self.state.bind(&mut self.binding)?;
+        let start = Instant::now();
         let mut outputs = self.session.inner.run_binding(&self.binding)?;
-        self.state.advance(&mut outputs, tokens.len())
+        self.run_time += start.elapsed();
+        self.state.advance(&mut outputs, tokens.len())?;
+        Ok(if logits == Logits::All { outputs.remove(output) } else { None })
     }
 }
 

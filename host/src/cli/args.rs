@@ -1,0 +1,124 @@
+//! The command line as it is typed. Numbers stay text here, so that [`settings`](super::settings) can report all problems
+//! at once.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+const EXAMPLES: &str = "\
+Examples:
+  lfm2-host --model lfm2.onnx
+      Chat on the terminal. /help lists the commands there; Ctrl-C stops an answer, Ctrl-D leaves.
+  lfm2-host --model lfm2.onnx --prompt \"What is C. elegans?\"
+      One answer on standard output.
+  cat letter.txt | lfm2-host --system \"Summarise in one sentence.\"
+      The prompt from standard input, the package in the current folder.
+  lfm2-host --raw --prompt \"Once upon a time\" --max-new-tokens 50 --temperature 0.8 --seed 7
+      Continue a text, without the chat format.
+  lfm2-host --prompt \"Name the capital of Japan.\" --json | jq .timings
+      Text, token ids, finish reason and timings as JSON.
+
+Exit status:
+  0 if there is an answer, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
+Only answers go to standard output, everything else to standard error. RUST_LOG selects what is logged there.";
+
+/// Runs LFM2 packages through ONNX Runtime: a chat on the terminal, or one answer.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "lfm2-host", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(super) struct Args {
+    /// The package: an .onnx file, or a folder with one
+    #[arg(short, long, value_name = "PACKAGE", default_value = ".")]
+    pub(super) model: PathBuf,
+
+    /// Answer this and leave; without it, the prompt comes from standard input if that is no terminal
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) prompt: Option<String>,
+
+    /// Continue the prompt as it is, without the chat template
+    #[arg(long)]
+    pub(super) raw: bool,
+
+    /// System message of the chat
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) system: Option<String>,
+
+    /// Print one JSON object: text, token ids, finish reason, timings, seed, model, precision, provider
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) generation: GenerationArgs,
+
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+
+    /// Log more to standard error; twice for even more
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(super) verbose: u8,
+
+    /// Log errors only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+/// How tokens are chosen, and when to end.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Generation (defaults: those of the package)")]
+pub(super) struct GenerationArgs {
+    /// Largest number of tokens in an answer; without it, until the model ends or the context is full
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) max_new_tokens: Option<String>,
+
+    /// Randomness; 0 always takes the best token
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub(super) temperature: Option<String>,
+
+    /// Choose among the K best tokens; 0 for all
+    #[arg(long, value_name = "K", allow_hyphen_values = true)]
+    pub(super) top_k: Option<String>,
+
+    /// Choose among the best tokens that together have this probability
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
+    pub(super) top_p: Option<String>,
+
+    /// Choose among tokens with at least this part of the best token's probability
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
+    pub(super) min_p: Option<String>,
+
+    /// Make tokens less likely that were there before; 1 for no difference
+    #[arg(long, value_name = "R", allow_hyphen_values = true)]
+    pub(super) repetition_penalty: Option<String>,
+
+    /// Seed of the random numbers: the same seed gives the same text again
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) seed: Option<String>,
+
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) stop: Vec<String>,
+}
+
+/// Where and how the model runs.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Runtime")]
+pub(super) struct RuntimeArgs {
+    /// Execution provider; this version has cpu
+    #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
+    pub(super) ep: String,
+
+    /// Number of threads; by default as many as there are fast cores
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) threads: Option<String>,
+
+    /// Tokens that prompt and answer may have together, at most what the package allows
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) max_context: Option<String>,
+
+    /// The ONNX Runtime library; without it, the usual places are searched
+    #[arg(long, value_name = "FILE")]
+    pub(super) ort_lib: Option<PathBuf>,
+
+    /// Compare all files of the package with the hashes in its manifest first
+    #[arg(long)]
+    pub(super) verify: bool,
+}

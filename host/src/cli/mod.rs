@@ -1,0 +1,143 @@
+//! The command line program: raw arguments, checked settings, then a chat or one answer.
+
+mod answer;
+mod args;
+mod chat;
+mod error;
+mod load;
+mod report;
+mod settings;
+mod sink;
+mod terminal;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::{cancel::Cancel, decoder::Decoder, engine::Conversation};
+use answer::Question;
+use args::Args;
+use chat::Chat;
+use error::{CliError, Exit, Problems};
+use load::Loaded;
+use settings::{Settings, Task, Terminals};
+use terminal::Terminal;
+
+/// Runs the program with these arguments, the first being its name, and returns its exit status: 0 if all went well, 1 if
+/// something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        // Also how clap reports that it was asked for help or its version. If that cannot be written, nobody reads it.
+        Err(message) => {
+            let status = ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2));
+            return message.print().map_or(ExitCode::SUCCESS, |()| status);
+        }
+    };
+    match run(args) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            if let Some(text) = error.report() {
+                // There is no other place left to report to.
+                drop(writeln!(io::stderr(), "error: {text}"));
+            }
+            error.status()
+        }
+    }
+}
+
+fn run(args: Args) -> Result<Exit, CliError> {
+    log_to_stderr(args.verbose, args.quiet);
+    let terminals = Terminals { input: io::stdin().is_terminal(), output: io::stdout().is_terminal() };
+    let quiet = args.quiet;
+    let settings = Settings::resolve(args, terminals)?;
+    match settings.task {
+        Task::Chat => chat(settings, quiet),
+        Task::Answer { ref prompt, raw, json } => {
+            let prompt = match prompt {
+                Some(prompt) => prompt.clone(),
+                None => answer::read_prompt(&mut io::stdin().lock())?,
+            };
+            let cancel = Cancel::new();
+            let mut loaded = load(&settings, !raw, quiet, &cancel)?;
+            let question = Question { prompt: &prompt, system: settings.system.clone(), raw, json };
+            cancel.on_interrupt().map_err(CliError::failed)?;
+            let generation = loaded.defaults.resolve(&settings.overrides).map_err(CliError::failed)?;
+            let origin = (&loaded.origin, loaded.time);
+            let mut output = io::stdout().lock();
+            answer::answer(&mut loaded.engine, question, &generation, &cancel, origin, &mut output)
+        }
+    }
+}
+
+fn chat(settings: Settings, quiet: bool) -> Result<Exit, CliError> {
+    let cancel = Cancel::new();
+    let mut loaded = load(&settings, true, quiet, &cancel)?;
+    cancel.on_interrupt().map_err(CliError::failed)?;
+    // Not locked: threads of the runtime may have something to log.
+    let mut notes = io::stderr();
+    let closed = |source| CliError::Stream { stream: "standard error", source };
+    if !quiet {
+        let context = loaded.engine.decoder().context_length();
+        writeln!(
+            notes,
+            "{model} ({precision}) on {provider}, {context} tokens of context. /help lists the commands.",
+            model = load::name(loaded.origin.model.as_ref()),
+            precision = loaded.origin.precision,
+            provider = loaded.origin.provider,
+        )
+        .map_err(closed)?;
+    }
+    let mut lines = Terminal::new().map_err(|source| CliError::Stream { stream: "the terminal", source })?;
+    Chat {
+        engine: &mut loaded.engine,
+        conversation: Conversation::new(settings.system),
+        generation: &|| loaded.defaults.resolve(&settings.overrides),
+        cancel: &cancel,
+        output: &mut io::stdout(),
+        notes: &mut notes,
+    }
+    .run(&mut lines)?;
+    Ok(Exit::Done)
+}
+
+/// Loads the model, and says so meanwhile if somebody watches.
+fn load(settings: &Settings, chat: bool, quiet: bool, cancel: &Cancel) -> Result<Loaded, CliError> {
+    let progress = |text: &str| {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() && !quiet {
+            // Progress that cannot be shown is not worth a failure.
+            drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
+        }
+    };
+    progress(&format!("Loading {} ...", settings.load.model.display()));
+    let loaded = load::load(&settings.load, &settings.overrides, chat, cancel);
+    // Back to the start of the line, and clear it.
+    progress("\r\x1b[K");
+    loaded
+}
+
+/// `RUST_LOG` decides what is logged; without it, -v and --quiet do.
+fn log_to_stderr(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, _) => LevelFilter::DEBUG,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .finish();
+    // A second subscriber is refused, which only happens if a program runs this twice.
+    drop(tracing::subscriber::set_global_default(subscriber));
+}

@@ -1,0 +1,153 @@
+//! A decoder that says what a test wants.
+
+use std::{path::Path, time::Duration};
+
+use ndarray::ArrayView1;
+
+use super::Engine;
+use crate::{
+    cancel::Cancel,
+    chat::ChatTemplate,
+    decoder::{Decoder, DecoderError},
+    generation::{Generation, GenerationDefaults, Overrides},
+    text::Tokenizer,
+};
+
+/// Logits as a function of all tokens fed.
+type Logits = Box<dyn FnMut(&[u32]) -> Vec<f32>>;
+
+/// A decoder whose logits come from a closure, and which writes down how it was called.
+pub(crate) struct Fake {
+    logits: Logits,
+    current: Vec<f32>,
+    history: Vec<u32>,
+    context: usize,
+    /// The tokens of every step.
+    pub(crate) steps: Vec<Vec<u32>>,
+    /// How often the state was reset while there was one.
+    pub(crate) resets: usize,
+    /// The step that fails, counted from zero, and how.
+    pub(crate) failure: Option<(usize, fn() -> DecoderError)>,
+}
+
+impl Fake {
+    /// Room for `context` tokens.
+    pub(crate) fn new(context: usize, logits: impl FnMut(&[u32]) -> Vec<f32> + 'static) -> Self {
+        Self {
+            logits: Box::new(logits),
+            current: Vec::new(),
+            history: Vec::new(),
+            context,
+            steps: Vec::new(),
+            resets: 0,
+            failure: None,
+        }
+    }
+
+    /// Says these tokens one after the other, one for each step, and then the end token for ever.
+    pub(crate) fn saying(context: usize, tokens: impl IntoIterator<Item = u32>) -> Self {
+        let mut tokens = tokens.into_iter().collect::<Vec<_>>().into_iter();
+        Self::new(context, move |_| only(tokens.next().unwrap_or(END)))
+    }
+}
+
+impl Decoder for Fake {
+    fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError> {
+        assert!(!tokens.is_empty(), "a step without tokens");
+        let index = self.steps.len();
+        self.steps.push(tokens.to_vec());
+        if let Some((step, error)) = self.failure
+            && step == index
+        {
+            let error = error();
+            if matches!(error, DecoderError::Cancelled) {
+                // As the real one: stopped between two chunks.
+                self.history.extend(&tokens[..tokens.len() / 2]);
+            }
+            return Err(error);
+        }
+        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= VOCAB) {
+            return Err(DecoderError::UnknownToken { id, vocab_size: VOCAB });
+        }
+        self.history.extend(tokens);
+        assert!(self.history.len() <= self.context, "fed more than the context holds");
+        self.current = (self.logits)(&self.history);
+        Ok(ArrayView1::from(&self.current))
+    }
+
+    fn reset(&mut self) {
+        self.resets += usize::from(!self.history.is_empty());
+        self.history.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.history.len()
+    }
+
+    fn context_length(&self) -> usize {
+        self.context
+    }
+
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+
+    fn run_time(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Size of the vocabulary of the chat fixture.
+pub(crate) const VOCAB: usize = 1024;
+
+/// The end token of the chat fixture, `<|im_end|>`.
+pub(crate) const END: u32 = 7;
+
+/// Logits that leave one choice.
+pub(crate) fn only(token: u32) -> Vec<f32> {
+    let mut logits = vec![-10.0; VOCAB];
+    logits[token as usize] = 10.0;
+    logits
+}
+
+/// The folder of the chat fixture.
+pub(crate) fn fixture() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny-chat"))
+}
+
+/// The tokenizer of the chat fixture.
+pub(crate) fn tokenizer() -> Tokenizer {
+    Tokenizer::load(fixture()).unwrap()
+}
+
+/// The tokens of a text, without special tokens around it.
+pub(crate) fn tokens(text: &str) -> Vec<u32> {
+    tokenizer().encode(text, false).unwrap()
+}
+
+/// An engine over `fake`, with the text parts of the chat fixture.
+pub(crate) fn engine(fake: Fake) -> Engine<Fake> {
+    Engine::new(fake, tokenizer(), ChatTemplate::load(fixture()).unwrap())
+}
+
+/// Greedy settings for the chat fixture.
+pub(crate) fn greedy() -> Generation {
+    let overrides = Overrides { temperature: Some(0.0), repetition_penalty: Some(1.0), ..Overrides::default() };
+    settings(&overrides)
+}
+
+/// The settings of the chat fixture with changes.
+pub(crate) fn settings(overrides: &Overrides) -> Generation {
+    GenerationDefaults::load(fixture()).unwrap().resolve(overrides).unwrap()
+}
+
+/// Cancels after the callback was called `calls` times.
+pub(crate) fn cancel_after(calls: usize, cancel: &Cancel) -> impl FnMut(&str) {
+    let (cancel, mut seen) = (cancel.clone(), 0);
+    move |_| {
+        seen += 1;
+        if seen == calls {
+            cancel.cancel();
+        }
+    }
+}

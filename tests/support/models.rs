@@ -1,0 +1,44 @@
+//! Small models and the number formats that they come in.
+
+use lfm2_export::recipe::Precision;
+use lfm2_graphs::contract::Padding;
+use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
+use lfm2_graphs::ir::Graph;
+use lfm2_graphs::lfm2::{Config, Mixer};
+
+/// A model of two layers, one of each kind, whose sizes all differ so that none can stand for another by mistake.
+pub fn config() -> Config {
+    Config {
+        vocab_size: 96,
+        hidden_size: 64,
+        feed_forward_size: 160,
+        layers: vec![Mixer::ShortConv, Mixer::Attention],
+        heads: 8,
+        kv_heads: 2,
+        head_dim: 16,
+        conv_width: 3,
+        conv_bias: false,
+        norm_epsilon: 1e-5,
+        rope_theta: 1e6,
+        tied: true,
+        context_length: 128,
+    }
+}
+
+/// The dialect as it is named in goldens: `contrib`, `contrib-left` or `portable`.
+///
+/// # Panics
+/// If there is no such dialect.
+pub fn dialect(name: &str) -> Box<dyn Dialect> {
+    match name {
+        "contrib" => Box::new(Contrib { padding: Padding::None }),
+        "contrib-left" => Box::new(Contrib { padding: Padding::Left }),
+        "portable" => Box::new(Portable),
+        _ => panic!("there is no dialect {name}"),
+    }
+}
+
+/// An empty graph whose weights and activations have the formats of a precision.
+pub fn graph(precision: Precision) -> Graph<'static> {
+    Graph::new(precision.activations(), move |_, role, _| precision.format(role))
+}
