@@ -92,6 +92,7 @@ const DUPLICATES: &[&str] = &[
     "getrandom",
     "hashbrown",
     "itertools",
+    "nix",
     "r-efi",
     "rand",
     "rand_core",
