@@ -11,6 +11,7 @@ use lfm2_host::package::Package;
 use lfm2_host::provider;
 use lfm2_host::runtime::Runtime;
 use lfm2_host::session::{Session, SessionOptions};
+use lfm2_tests::packages::complete;
 use ndarray::Array2;
 use safetensors::SafeTensors;
 
@@ -155,7 +156,9 @@ impl Exported {
         let folder = tempfile::tempdir().unwrap();
         let output = Output::new(&folder.path().join("x.onnx"), precision).unwrap();
         let options = Options { precision, dialect, padding: Padding::None, max_context: None };
-        match export(checkpoint, &output, &options, &mut |_, _| ()) {
+        let source = folder.path().join("checkpoint");
+        complete(checkpoint, &source);
+        match export(&source, &output, &options, &mut |_, _| ()) {
             Ok(_) => Some(Self { folder }),
             // The fused attention takes heads of a multiple of 16 only.
             Err(_) if dialect == DialectName::Contrib && checkpoint.ends_with("head-dim-24") => None,

@@ -88,7 +88,7 @@ impl State {
         for tensor in self.tensors.iter_mut().filter(|tensor| !tensor.is_in_place()) {
             let name = &tensor.spec.present.name;
             let value = outputs.remove(name).ok_or_else(|| StateError::Missing { name: name.clone() })?;
-            tensor.value = value.downcast().map_err(|error| StateError::Runtime(error.into()))?;
+            tensor.value = value.downcast().map_err(StateError::Runtime)?;
         }
         Ok(())
     }
@@ -100,10 +100,13 @@ impl State {
     }
 
     /// Name of the output, shape and values of every state. Rows without a token are left out.
-    pub(crate) fn values(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, StateError> {
+    pub(crate) fn values(&self) -> Result<Vec<StateValues>, StateError> {
         self.tensors.iter().map(|tensor| tensor.values(self.len)).collect()
     }
 }
+
+/// Name, shape and values of a state.
+pub type StateValues = (String, Vec<usize>, Vec<f32>);
 
 /// Where the runtime is to allocate an output whose shape only it knows.
 pub(crate) fn cpu() -> ort::Result<MemoryInfo<'static>> {
@@ -168,7 +171,7 @@ impl StateTensor {
         Ok(())
     }
 
-    fn values(&self, len: usize) -> Result<(String, Vec<usize>, Vec<f32>), StateError> {
+    fn values(&self, len: usize) -> Result<StateValues, StateError> {
         let rows = if self.spec.kind.grows() { Some(len) } else { None };
         let values = match self.spec.past.dtype {
             DType::Float16 => used::<f16>(&self.value, rows)?.into_iter().map(f16::to_f32).collect(),

@@ -7,11 +7,14 @@ use std::sync::LazyLock;
 
 use half::f16;
 use lfm2_export::proto::encode;
+use lfm2_graphs::contract::{Contract, Dim, Port, State};
 use lfm2_graphs::ir::{Content, DType};
+use lfm2_host::package::Package;
 use lfm2_host::platform;
-use ndarray::{ArrayD, Axis};
+use ndarray::{Array2, ArrayD, Axis};
 use ort::environment::Environment;
 use ort::session::Session;
+use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor as OrtTensor};
 
 use crate::weights::Weights;
@@ -62,17 +65,82 @@ impl Tensor {
 /// With what ONNX Runtime says if it refuses the graph or the inputs.
 pub fn run(content: &Content, weights: Weights, feeds: &BTreeMap<&str, Tensor>) -> BTreeMap<String, ArrayD<f32>> {
     let model = encode(content, "{}", weights.data(content));
-    let mut session = session(&model).unwrap_or_else(|error| panic!("the graph is refused: {error}"));
-    let inputs: Vec<(String, DynValue)> = content
-        .inputs
-        .iter()
-        .map(|(_, port)| {
-            let feed = feeds.get(port.name.as_str()).unwrap_or_else(|| panic!("nothing is fed to {}", port.name));
-            (port.name.clone(), value(feed, port.dtype))
-        })
-        .collect();
-    let outputs = session.run(inputs).unwrap_or_else(|error| panic!("the run failed: {error}"));
-    content.outputs.iter().map(|(_, port)| (port.name.clone(), floats(&outputs[port.name.as_str()]))).collect()
+    let session = builder().and_then(|mut builder| builder.commit_from_memory(&model));
+    let mut session = session.unwrap_or_else(|error| panic!("the graph is refused: {error}"));
+    let inputs: Vec<_> = content.inputs.iter().map(|(_, port)| port).collect();
+    let outputs: Vec<_> = content.outputs.iter().map(|(_, port)| port).collect();
+    run_session(&mut session, &inputs, &outputs, feeds)
+}
+
+/// A package run as it is, with batches of any size.
+#[derive(Debug)]
+pub struct Runner {
+    session: Session,
+    contract: Contract,
+}
+
+impl Runner {
+    /// Loads the ONNX file of a package on the CPU with one thread.
+    pub fn open(graph: &Path) -> Self {
+        let contract = Package::open(graph).unwrap().contract().clone();
+        let session = builder().and_then(|mut builder| builder.commit_from_file(graph));
+        let session = session.unwrap_or_else(|error| panic!("{} is refused: {error}", graph.display()));
+        Self { session, contract }
+    }
+
+    /// Description of the graph.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// The states before the first token.
+    pub fn empty_states(&self, batch: usize) -> Vec<ArrayD<f32>> {
+        let size = |dim: &Dim| match dim {
+            Dim::Fixed(size) => *size,
+            Dim::Symbol(name) if name == "batch_size" => batch,
+            Dim::Symbol(_) => 0,
+        };
+        let shape = |state: &State| state.past.shape.iter().map(size).collect::<Vec<_>>();
+        self.contract.states.iter().map(|state| ArrayD::zeros(shape(state))).collect()
+    }
+
+    /// Runs `ids` `[batch, sequence]` with a mask `[batch, total]`. Returns the logits of the last position
+    /// `[batch, vocab_size]`, and replaces the states.
+    pub fn step(&mut self, ids: Array2<i64>, mask: Array2<i64>, states: &mut [ArrayD<f32>]) -> Array2<f32> {
+        let Contract { inputs, outputs, states: described, .. } = &self.contract;
+        let mut feeds = BTreeMap::from([
+            (inputs.input_ids.name.as_str(), Tensor::Integers(ids.into_dyn())),
+            (inputs.attention_mask.name.as_str(), Tensor::Integers(mask.into_dyn())),
+        ]);
+        feeds.extend(
+            described.iter().zip(&*states).map(|(it, state)| (it.past.name.as_str(), Tensor::Floats(state.clone()))),
+        );
+        let past = described.iter().map(|state| &state.past);
+        let present = described.iter().map(|state| &state.present);
+        let taken: Vec<_> = [&inputs.input_ids, &inputs.attention_mask].into_iter().chain(past).collect();
+        let given: Vec<_> = [&outputs.logits].into_iter().chain(present).collect();
+        let mut found = run_session(&mut self.session, &taken, &given, &feeds);
+        for (described, state) in described.iter().zip(states) {
+            *state = found.remove(&described.present.name).unwrap();
+        }
+        let logits = found.remove(&outputs.logits.name).unwrap();
+        logits.index_axis_move(Axis(1), 0).into_dimensionality().unwrap()
+    }
+}
+
+fn run_session(
+    session: &mut Session,
+    inputs: &[&Port],
+    outputs: &[&Port],
+    feeds: &BTreeMap<&str, Tensor>,
+) -> BTreeMap<String, ArrayD<f32>> {
+    let feed = |port: &&Port| {
+        let feed = feeds.get(port.name.as_str()).unwrap_or_else(|| panic!("nothing is fed to {}", port.name));
+        (port.name.clone(), value(feed, port.dtype))
+    };
+    let inputs: Vec<(String, DynValue)> = inputs.iter().map(feed).collect();
+    let found = session.run(inputs).unwrap_or_else(|error| panic!("the run failed: {error}"));
+    outputs.iter().map(|port| (port.name.clone(), floats(&found[port.name.as_str()]))).collect()
 }
 
 /// Loaded once: a process can have one environment only. `lfm2_host::runtime` has another, so that a test uses the one or the other.
@@ -95,10 +163,9 @@ fn library() -> PathBuf {
     library.unwrap_or_else(|| panic!("there is no ONNX Runtime in {}: run `make runtime`", folder.display()))
 }
 
-fn session(model: &[u8]) -> ort::Result<Session> {
+fn builder() -> ort::Result<SessionBuilder> {
     let cpu = ENVIRONMENT.devices().filter(|device| device.ep().ok() == Some("CPUExecutionProvider"));
-    let mut builder = Session::builder(&ENVIRONMENT)?.with_devices(cpu, None)?.with_intra_threads(1)?;
-    builder.commit_from_memory(model)
+    Ok(Session::builder(&ENVIRONMENT)?.with_devices(cpu, None)?.with_intra_threads(1)?)
 }
 
 fn value(tensor: &Tensor, dtype: DType) -> DynValue {

@@ -253,7 +253,7 @@ mod tests {
     fn matrices_of_many_blocks_and_stripes_are_transposed() {
         // Wide enough for several stripes, long enough for several blocks of rows.
         let [rows, columns] = [3000, 6000];
-        assert!(rows * columns > STRIPE_VALUES && rows * columns > BLOCK_VALUES);
+        assert!(rows * columns > STRIPE_VALUES.max(BLOCK_VALUES));
         let values: Vec<f32> = (0..rows * columns).map(|i| (i % 65_521) as f32).collect();
         let (_folder, checkpoint) = checkpoint(&[rows, columns], &values);
         let weight = weight(&[rows, columns], Format::Dense(DType::Float32));

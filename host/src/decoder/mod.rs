@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use ndarray::ArrayView1;
 
-pub use self::ort::{OrtDecoder, StateValues};
+pub use self::ort::OrtDecoder;
+pub use crate::state::StateValues;
 
 /// A model with the state of one sequence.
 pub trait Decoder {

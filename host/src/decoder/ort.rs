@@ -12,16 +12,13 @@ use ort::value::{DynValue, Shape, Tensor};
 use super::{Decoder, DecoderError};
 use crate::cancel::Cancel;
 use crate::session::Session;
-use crate::state::{Growth, State, StateError, cpu};
+use crate::state::{Growth, State, StateError, StateValues, cpu};
 
 /// Tokens of a long prompt that are run at once, unless set otherwise.
 const CHUNK: usize = 512;
 
 /// Tokens that caches grow by at least.
 const BLOCK: usize = 512;
-
-/// Name, shape and values of a state.
-pub type StateValues = (String, Vec<usize>, Vec<f32>);
 
 /// A graph with the state of one sequence.
 ///

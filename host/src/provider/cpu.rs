@@ -37,6 +37,7 @@ impl Provider for Cpu {
             return Err(ProviderError::NoDevice { provider: self.name(), found });
         }
         let devices = environment.devices().filter(|device| is_cpu(device.ep()));
+        #[expect(clippy::result_large_err, reason = "the error of a builder gives the builder back")]
         let set_up = || -> BuilderResult {
             builder
                 .with_devices(devices, None)?
