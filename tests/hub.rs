@@ -45,7 +45,7 @@ fn a_model_is_fetched_and_found_again_without_downloads() {
 
     server.forget_requests();
     assert_eq!(hub.fetch("org/model").unwrap(), folder);
-    assert_eq!(server.requests(), [format!("GET /api/models/org/model/revision/main")]);
+    assert_eq!(server.requests(), ["GET /api/models/org/model/revision/main"]);
 
     // Without the server, only `offline` finds it.
     let endpoint = server.endpoint();
