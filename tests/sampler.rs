@@ -1,7 +1,5 @@
 //! The host's sampler draws from the distributions of transformers.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use lfm2_host::sampler::{Sampler, SamplingSettings};
 use lfm2_tests::reference_data;
 use ndarray::aview1;

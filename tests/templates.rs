@@ -1,7 +1,5 @@
 //! The host renders chat templates to the letter as transformers does.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use lfm2_host::chat::{ChatTemplate, Message};
 use lfm2_tests::{fixtures, reference_data};
 use serde::Deserialize;
