@@ -92,7 +92,6 @@ const DUPLICATES: &[&str] = &[
     "getrandom",
     "hashbrown",
     "itertools",
-    "nix",
     "r-efi",
     "rand",
     "rand_core",

@@ -59,13 +59,7 @@ impl Exported {
     pub fn new(name: &str, options: Options) -> Self {
         let folder = TempDir::new().unwrap();
         let source = folder.path().join("checkpoint");
-        copy(&fixture(name), &source);
-        // The random checkpoints have no tokenizer, and nothing here depends on what their tokens mean.
-        for file in ["tokenizer.json", "tokenizer_config.json"] {
-            if !source.join(file).exists() {
-                fs::copy(fixture(TINY_CHAT).join(file), source.join(file)).unwrap();
-            }
-        }
+        complete(&fixture(name), &source);
         let output = Output::new(&folder.path().join("package/lfm2.onnx"), options.precision).unwrap();
         let summary = export(&source, &output, &options, &mut |_, _| {});
         let summary = summary.unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
@@ -104,6 +98,17 @@ pub fn contrib(precision: Precision) -> Options {
 /// The portable dialect.
 pub fn portable(precision: Precision) -> Options {
     options(precision, DialectName::Portable, Padding::None)
+}
+
+/// Copies a checkpoint, with a tokenizer if it has none: the random checkpoints have none, and nothing depends on what their
+/// tokens mean.
+pub fn complete(from: &Path, to: &Path) {
+    copy(from, to);
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        if !to.join(file).exists() {
+            fs::copy(fixture(TINY_CHAT).join(file), to.join(file)).unwrap();
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

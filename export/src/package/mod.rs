@@ -19,6 +19,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
 use crate::layout::Layout;
 use crate::proto::{Data, encode};
+use crate::sidecars::{self, SidecarError};
 use crate::write::{Producer, Staging, WriteError, Written};
 
 /// Exports the checkpoint in the folder `source`. `progress` is told how many bytes of weights are written, and of how many.
@@ -52,20 +53,22 @@ pub fn export(
     for note in &model.notes {
         tracing::warn!("{note}");
     }
+    let sidecars = sidecars::prepare(&sidecars::Request {
+        source,
+        destination: output.folder(),
+        model: &model,
+        contract: &contract,
+        graph: output.graph_name(),
+    })?;
 
     let mut staging = Staging::new();
     let mut files = Vec::new();
     let mut producer = Producer::new(&checkpoint);
     let data = write_data(&mut staging, &output.data(), &layout, &content, &mut producer, progress)?;
     files.push(manifest_file(output.relative(output.data_name()), data));
-    for name in SIDECARS {
-        let bytes = match fs::read(source.join(name)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(WriteError::Io { path: source.join(name), source: error }.into()),
-        };
-        let written = staging.write(&output.folder().join(name), &bytes)?;
-        files.push(manifest_file(name.to_owned(), written));
+    for sidecar in sidecars {
+        let written = staging.write(&output.folder().join(&sidecar.name), &sidecar.bytes)?;
+        files.push(manifest_file(sidecar.name, written));
     }
     let placed = place(&layout, &content, &mut producer, output.data_name())?;
     let bytes = encode(&content, &contract.to_json()?, placed);
@@ -78,16 +81,6 @@ pub fn export(
     staging.commit()?;
     Ok(Summary { graph: output.graph(), data: output.data(), folder: output.folder().to_owned(), bytes })
 }
-
-/// Files of a checkpoint that belong to a package as they are.
-const SIDECARS: [&str; 6] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-];
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -121,6 +114,9 @@ pub enum ExportError {
     /// The weights do not fit the config.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Tokenizer and metadata.
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
     /// Writing.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    CliError,
+    CliError, Problems,
     error::Exit,
     report::{self, Origin, Report},
     sink::Sink,
@@ -26,7 +26,7 @@ pub(super) struct Question<'a> {
     pub(super) json: bool,
 }
 
-/// The prompt from standard input, without the line break at its end that `echo` adds.
+/// The prompt from standard input, without the line break at its end that `echo` adds. There must be one.
 pub(super) fn read_prompt(input: &mut dyn Read) -> Result<String, CliError> {
     let mut prompt = String::new();
     input.read_to_string(&mut prompt).map_err(|source| CliError::Stream { stream: "standard input", source })?;
@@ -35,6 +35,11 @@ pub(super) fn read_prompt(input: &mut dyn Read) -> Result<String, CliError> {
         if prompt.ends_with('\r') {
             prompt.pop();
         }
+    }
+    if prompt.is_empty() {
+        let mut problems = Problems::default();
+        problems.add("--prompt", "is missing, and standard input is empty");
+        return Err(problems.into());
     }
     Ok(prompt)
 }
@@ -55,12 +60,20 @@ pub(super) fn answer<D: Decoder>(
     } else {
         let mut sink = Sink::new(output, cancel);
         let answer = generate(engine, &question, generation, cancel, &mut |text| sink.write(text));
-        // What was written before a failure ends with a line break too; the failure is the better message of the two.
-        let written = sink.finish().map_err(CliError::output);
-        let answer = answer.map_err(CliError::failed)?;
-        written?;
-        answer
+        match answer {
+            Ok(answer) => sink.finish().map(|()| answer).map_err(CliError::output)?,
+            Err(error) => {
+                // The failure is the better message of the two, if both go wrong.
+                if let Err(output) = sink.abandon() {
+                    tracing::debug!("standard output failed too: {output}");
+                }
+                return Err(CliError::failed(error));
+            }
+        }
     };
+    if answer.finish_reason == FinishReason::Context {
+        tracing::warn!("the answer is cut: the context of {} tokens is full", engine.decoder().context_length());
+    }
     tracing::info!("{}", report::statistics(&answer));
     Ok(match answer.finish_reason {
         FinishReason::Cancelled => Exit::Interrupted,
@@ -142,8 +155,11 @@ mod tests {
 
     #[test]
     fn one_line_break_at_the_end_of_the_input_is_dropped() {
-        for (input, prompt) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("", "")] {
+        for (input, prompt) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a")] {
             assert_eq!(read_prompt(&mut input.as_bytes()).unwrap(), prompt);
+        }
+        for empty in ["", "\n"] {
+            assert!(matches!(read_prompt(&mut empty.as_bytes()).unwrap_err(), CliError::Usage(_)));
         }
         assert!(read_prompt(&mut &b"\xff"[..]).unwrap_err().report().unwrap().contains("standard input"));
     }

@@ -95,6 +95,7 @@ impl<D: Decoder> Chat<'_, D> {
                 Ok(Some(answer))
             }
             Err(error) => {
+                sink.abandon().map_err(CliError::output)?;
                 if let Some(text) = CliError::failed(error).report() {
                     self.note(&format!("error: {text}"))?;
                 }

@@ -11,13 +11,14 @@ mod sink;
 mod terminal;
 
 use std::{
+    env,
     ffi::OsString,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use clap::Parser;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::EnvFilter;
 
 use crate::{cancel::Cancel, decoder::Decoder, engine::Conversation};
 use answer::Question;
@@ -52,7 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Exit, CliError> {
-    log_to_stderr(args.verbose, args.quiet);
+    log_to_stderr(args.verbose, args.quiet)?;
     let terminals = Terminals { input: io::stdin().is_terminal(), output: io::stdout().is_terminal() };
     let quiet = args.quiet;
     let settings = Settings::resolve(args, terminals)?;
@@ -67,6 +68,7 @@ fn run(args: Args) -> Result<Exit, CliError> {
             let mut loaded = load(&settings, !raw, quiet, &cancel)?;
             let question = Question { prompt: &prompt, system: settings.system.clone(), raw, json };
             cancel.on_interrupt().map_err(CliError::failed)?;
+            tracing::info!(milliseconds = loaded.time.as_millis(), "the model is ready");
             let generation = loaded.defaults.resolve(&settings.overrides).map_err(CliError::failed)?;
             let origin = (&loaded.origin, loaded.time);
             let mut output = io::stdout().lock();
@@ -123,14 +125,20 @@ fn load(settings: &Settings, chat: bool, quiet: bool, cancel: &Cancel) -> Result
 }
 
 /// `RUST_LOG` decides what is logged; without it, -v and --quiet do.
-fn log_to_stderr(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::INFO,
-        (false, _) => LevelFilter::DEBUG,
+fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), Problems> {
+    let default = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        // The binding tells at each start that the library is newer than itself, which it may be.
+        (false, 1) => "info,ort=warn",
+        (false, _) => "debug",
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let wanted = env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(default)).map_err(|error| {
+        let mut problems = Problems::default();
+        problems.add("RUST_LOG", format!("is no filter for log messages: {error}"));
+        problems
+    })?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -140,4 +148,5 @@ fn log_to_stderr(verbose: u8, quiet: bool) {
         .finish();
     // A second subscriber is refused, which only happens if a program runs this twice.
     drop(tracing::subscriber::set_global_default(subscriber));
+    Ok(())
 }

@@ -8,14 +8,14 @@ use crate::cancel::Cancel;
 pub(super) struct Sink<'a> {
     output: &'a mut dyn Write,
     cancel: &'a Cancel,
-    /// Whether the last thing written was a line break.
-    line_ended: bool,
+    /// The last thing written.
+    last: Option<u8>,
     error: Option<io::Error>,
 }
 
 impl<'a> Sink<'a> {
     pub(super) fn new(output: &'a mut dyn Write, cancel: &'a Cancel) -> Self {
-        Self { output, cancel, line_ended: false, error: None }
+        Self { output, cancel, last: None, error: None }
     }
 
     /// Writes a piece at once. After a failure nothing more is written, and the generation is cancelled.
@@ -27,15 +27,20 @@ impl<'a> Sink<'a> {
             self.error = Some(error);
             self.cancel.cancel();
         }
-        self.line_ended = text.ends_with('\n');
+        self.last = text.bytes().last();
     }
 
-    /// Ends the last line, and tells whether all could be written.
+    /// Ends the last line of an answer, and tells whether all could be written.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        if !self.line_ended {
+        if self.last != Some(b'\n') {
             self.write("\n");
         }
         self.error.map_or(Ok(()), Err)
+    }
+
+    /// Ends the last line of an answer that failed, if there is one: then nothing may be written for an empty answer.
+    pub(super) fn abandon(self) -> io::Result<()> {
+        if self.last.is_some() { self.finish() } else { self.error.map_or(Ok(()), Err) }
     }
 }
 
@@ -50,6 +55,17 @@ mod tests {
             let mut sink = Sink::new(&mut output, &cancel);
             pieces.iter().for_each(|piece| sink.write(piece));
             sink.finish().unwrap();
+            assert_eq!(output, written.as_bytes());
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_if_nothing_was_said() {
+        for (pieces, written) in [(vec!["a"], "a\n"), (vec![], "")] {
+            let (mut output, cancel) = (Vec::new(), Cancel::new());
+            let mut sink = Sink::new(&mut output, &cancel);
+            pieces.iter().for_each(|piece| sink.write(piece));
+            sink.abandon().unwrap();
             assert_eq!(output, written.as_bytes());
         }
     }

@@ -78,6 +78,8 @@ impl<D: Decoder> Engine<D> {
     /// Answers `prompt`, which is the whole text as tokens, including what earlier generations were given: the state of a
     /// common beginning is used again. Calls `on_text` with every piece of text as it becomes final.
     ///
+    /// `cancel` is looked at before every step. A decoder that knows the same request stops within a long prompt too.
+    ///
     /// Fails if the prompt is empty, does not fit into the context or is not of this vocabulary, if a setting is out of
     /// range, and if the runtime fails. Filling the context later on is no failure, but [`FinishReason::Context`].
     pub fn generate(
