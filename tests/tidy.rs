@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lfm2_graphs::ops;
 use lfm2_tests::repository::{
-    File, find, in_lines, is_owner, is_rust, is_under, literals, mentions, repository, under,
+    File, code_of, find, in_lines, is_owner, is_rust, is_under, literals, mentions, repository, under,
 };
 
 /// One invariant.
