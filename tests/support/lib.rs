@@ -5,6 +5,7 @@ pub mod graphs;
 pub mod models;
 pub mod packages;
 pub mod reference;
+pub mod repository;
 pub mod weights;
 
 use std::path::{Path, PathBuf};
