@@ -1,15 +1,16 @@
 //! `lfm2-host` as it is used: arguments and standard input in; standard output, standard error and exit status out.
 
 use std::fs;
+use std::io::Read;
 #[cfg(unix)]
 use std::io::{BufRead, BufReader};
-use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use lfm2_export::recipe::Precision;
 use lfm2_tests::packages::{Exported, TINY_CHAT, contrib};
+use lfm2_tests::programs::{run, run_with};
 use serde_json::Value;
 
 const QUESTION: &str = "What is C. elegans?";
@@ -18,37 +19,9 @@ const ANSWER: &str = "C. elegans is a tiny transparent worm that lives in soil."
 /// The chat checkpoint, exported once for all tests.
 static PACKAGE: LazyLock<Exported> = LazyLock::new(|| Exported::new(TINY_CHAT, contrib(Precision::Fp32)));
 
-/// What a program left.
-struct Outcome {
-    status: Option<i32>,
-    output: String,
-    errors: String,
-}
-
-impl Outcome {
-    /// Standard output, if all went well and nothing was remarked.
-    fn answer(self) -> String {
-        assert_eq!((self.status, self.errors.as_str()), (Some(0), ""), "{}", self.output);
-        self.output
-    }
-
-    fn json(self) -> Value {
-        serde_json::from_str(&self.answer()).unwrap()
-    }
-
-    /// Standard error, if the program failed with this status and wrote nothing else.
-    fn failure(self, status: i32) -> String {
-        assert_eq!((self.status, self.output.as_str()), (Some(status), ""), "{}", self.errors);
-        assert!(self.errors.starts_with("error: "), "{}", self.errors);
-        self.errors
-    }
-}
-
 /// The program with these arguments and no input.
 fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_host-under-test"));
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    lfm2_tests::programs::program(env!("CARGO_BIN_EXE_host-under-test"), arguments)
 }
 
 /// The program on the exported package.
@@ -56,27 +29,6 @@ fn host(arguments: &[&str]) -> Command {
     let mut command = program(arguments);
     command.arg("--model").arg(&PACKAGE.graph);
     command
-}
-
-fn run(mut command: Command) -> Outcome {
-    let output = command.output().unwrap();
-    Outcome {
-        status: output.status.code(),
-        output: String::from_utf8(output.stdout).unwrap(),
-        errors: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Runs with this text on standard input.
-fn run_with(mut command: Command, input: &str) -> Outcome {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    Outcome {
-        status: output.status.code(),
-        output: String::from_utf8(output.stdout).unwrap(),
-        errors: String::from_utf8(output.stderr).unwrap(),
-    }
 }
 
 #[test]

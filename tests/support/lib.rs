@@ -4,6 +4,7 @@ pub mod compare;
 pub mod graphs;
 pub mod models;
 pub mod packages;
+pub mod programs;
 pub mod reference;
 pub mod repository;
 pub mod weights;

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Arguments, Command};
 
-/// What the program ends with, beside clap's 2 for arguments that cannot be understood.
+/// How a command ends that has not failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Done.
@@ -23,14 +23,15 @@ enum Outcome {
     Different,
 }
 
-/// Runs the program with the arguments of the process.
+/// Runs the program with the arguments of the process. clap itself ends it with 2 if they cannot be understood.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging(arguments.verbose);
-    let outcome = match arguments.command {
-        Some(Command::Inspect(inspect)) => reports::inspect(&inspect),
-        Some(Command::Diff(diff)) => reports::diff(&diff),
-        None => export::export(&arguments.export),
+    // As with `diff`, 1 says that there are differences, so that failures have to be told from them.
+    let (outcome, failure) = match arguments.command {
+        Some(Command::Inspect(inspect)) => (reports::inspect(&inspect), 1),
+        Some(Command::Diff(diff)) => (reports::diff(&diff), 2),
+        None => (export::export(&arguments.export), 1),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -39,13 +40,10 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // When stderr is gone as well, the exit status is all that is left to tell.
             drop(writeln!(io::stderr(), "error: {error:#}"));
-            ExitCode::from(FAILURE)
+            ExitCode::from(failure)
         }
     }
 }
-
-/// Exit status of a failure. As in `diff`, 1 is for differences, so that failures are told from them.
-const FAILURE: u8 = 2;
 
 /// Prints a result.
 fn print(text: &str) -> anyhow::Result<Outcome> {

@@ -77,6 +77,8 @@ fn contract(opened: &OpenedGraph) -> BTreeMap<String, String> {
             fields.remove(part);
         }
         flatten("", &Value::Object(fields), &mut facts);
+        // Packages of other names are not other packages.
+        facts.retain(|path, _| !path.ends_with(".file"));
     }
     facts
 }
