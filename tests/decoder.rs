@@ -6,9 +6,9 @@ use lfm2_export::recipe::Precision;
 use lfm2_host::cancel::Cancel;
 use lfm2_host::decoder::{Decoder, DecoderError, OrtDecoder};
 use lfm2_host::package::Package;
-use lfm2_host::provider;
+use lfm2_host::provider::{self, SessionOptions};
 use lfm2_host::runtime::Runtime;
-use lfm2_host::session::{Session, SessionError, SessionOptions};
+use lfm2_host::session::{Session, SessionError};
 use lfm2_tests::compare::error;
 use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, portable};
 

@@ -7,23 +7,8 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 
 use crate::package::Package;
-use crate::provider::{self, Provider, ProviderError};
+use crate::provider::{self, Provider, ProviderError, SessionOptions};
 use crate::runtime::{Runtime, RuntimeError};
-
-/// How a graph is run.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionOptions {
-    /// Number of threads of one run; by default [`crate::platform::default_threads`].
-    pub threads: Option<usize>,
-    /// Whether threads wait actively for more work for a short time: faster, and costs energy.
-    pub spinning: bool,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self { threads: None, spinning: true }
-    }
-}
 
 /// A graph that can be run.
 #[derive(Debug)]

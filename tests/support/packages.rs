@@ -8,9 +8,9 @@ use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::Padding;
 use lfm2_host::decoder::OrtDecoder;
 use lfm2_host::package::Package;
-use lfm2_host::provider;
+use lfm2_host::provider::{self, SessionOptions};
 use lfm2_host::runtime::Runtime;
-use lfm2_host::session::{Session, SessionOptions};
+use lfm2_host::session::Session;
 use tempfile::TempDir;
 
 /// Checkpoints under `tests/fixtures/tiny-random`.

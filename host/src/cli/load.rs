@@ -13,9 +13,9 @@ use crate::{
     engine::{Engine, EngineError},
     generation::{GenerationDefaults, Overrides},
     package::Package,
-    provider,
+    provider::{self, SessionOptions},
     runtime::Runtime,
-    session::{Session, SessionOptions},
+    session::Session,
     text::Tokenizer,
 };
 

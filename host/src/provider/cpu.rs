@@ -2,10 +2,9 @@
 
 use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
 
-use super::{Provider, ProviderError};
+use super::{Provider, ProviderError, SessionOptions};
 use crate::platform;
 use crate::runtime::Runtime;
-use crate::session::SessionOptions;
 
 /// ONNX Runtime's own kernels.
 pub(super) struct Cpu;

@@ -1,12 +1,14 @@
 //! Execution providers: what ONNX Runtime runs a graph on. One file each.
 
 mod cpu;
+mod options;
+
+pub use options::SessionOptions;
 
 use lfm2_graphs::contract::Contract;
 use ort::session::builder::SessionBuilder;
 
 use crate::runtime::Runtime;
-use crate::session::SessionOptions;
 
 /// Something that ONNX Runtime can run graphs on.
 pub trait Provider: Send + Sync {
