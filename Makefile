@@ -17,6 +17,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: runtime programs ## export the tiny chat model and ask it a question
+	rm -rf $(TARGET)/demo
 	$(EXPORT) tests/fixtures/tiny-chat --out $(TARGET)/demo/lfm2.onnx
 	$(HOST) --model $(TARGET)/demo/lfm2.onnx --prompt "What is C. elegans?"
 

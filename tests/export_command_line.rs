@@ -142,7 +142,7 @@ fn inspect_says_what_a_package_holds() {
         "lfm2 q4, contrib dialect, ONNX Runtime 1.30 or newer",
         "past_conv.0              float32[batch_size, 256, 2]",
         "com.microsoft.MatMulNBits",
-        "uint8",
+        "4-bit blocks of 32",
         "lfm2.onnx_data",
         // Two attention layers with keys and values of 2 heads of 64 float32 numbers.
         "for every 1000 tokens",
@@ -155,6 +155,19 @@ fn inspect_says_what_a_package_holds() {
     assert_eq!(graph["state"]["fixed_bytes"], 4 * 256 * 2 * 4);
     assert_eq!(graph["contract"]["context_length"], 1000);
     assert_eq!(graph["operators"]["com.microsoft.GroupQueryAttention"], 2);
+    assert_eq!(graph["inputs"][0]["shape"], serde_json::json!(["batch_size", "sequence_length"]));
+    // All matrices, and the table that embedding and head share once.
+    let values: usize = 1024 * 256 + 4 * (768 + 256) * 256 + 2 * (2 * 256 + 2 * 128) * 256 + 6 * 3 * 512 * 256;
+    assert_eq!(graph["formats"]["4-bit blocks of 32"]["values"], values);
+    assert_eq!(graph["formats"]["4-bit blocks of 32"]["bytes"], values / 2);
+
+    let data = out.with_file_name("lfm2.onnx_data");
+    fs::OpenOptions::new().write(true).open(data).unwrap().set_len(100).unwrap();
+    let damaged = run(export(&["inspect", out.to_str().unwrap()]));
+    assert_eq!(damaged.status, Some(1));
+    assert!(damaged.errors.starts_with("error: lfm2.onnx_data has 100 bytes"), "{}", damaged.errors);
+    fs::remove_file(&out).unwrap();
+    assert!(run(export(&["inspect", out.parent().unwrap().to_str().unwrap()])).failure(1).contains("no ONNX file"));
 }
 
 #[test]

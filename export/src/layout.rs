@@ -1,5 +1,7 @@
 //! Where every initializer of a graph goes: into the ONNX file, or to which bytes of the data file.
 
+use std::collections::HashMap;
+
 use lfm2_graphs::contract::Location;
 use lfm2_graphs::ir::{Content, Initializer, Role, Source};
 
@@ -38,23 +40,26 @@ pub struct Layout {
 impl Layout {
     /// Lays the initializers out one after another. Those of equal source and type share their bytes.
     pub fn new(content: &Content) -> Self {
-        let initializers = &content.initializers;
-        let mut spans: Vec<Option<Span>> = Vec::with_capacity(initializers.len());
+        let mut placed: Vec<(&Initializer, Span)> = Vec::new();
+        // Places in `placed` by weight: only sources of one weight can be equal, or those of none.
+        let mut by_weight: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
         let mut end = 0_u64;
-        for (i, (_, initializer)) in initializers.iter().enumerate() {
-            let twin = initializers[..i].iter().position(|(_, other)| same_bytes(other, initializer));
-            let span = match twin {
-                Some(twin) => spans[twin],
-                None if is_inline(initializer) => None,
-                None => {
-                    let length = initializer.bytes();
-                    let offset = end.next_multiple_of(if length >= LARGE { LARGE_ALIGNMENT } else { PAGE });
-                    end = offset + length;
-                    Some(Span { offset, length })
-                }
-            };
-            spans.push(span);
-        }
+        let mut place = |initializer| {
+            if is_inline(initializer) {
+                return None;
+            }
+            let known = by_weight.entry(initializer.source.weight().map(|weight| weight.name.as_str())).or_default();
+            if let Some(&twin) = known.iter().find(|&&twin| same_bytes(placed[twin].0, initializer)) {
+                return Some(placed[twin].1);
+            }
+            let length = initializer.bytes();
+            let offset = end.next_multiple_of(if length >= LARGE { LARGE_ALIGNMENT } else { PAGE });
+            end = offset + length;
+            known.push(placed.len());
+            placed.push((initializer, Span { offset, length }));
+            Some(Span { offset, length })
+        };
+        let spans = content.initializers.iter().map(|(_, initializer)| place(initializer)).collect();
         Self { spans, length: end }
     }
 

@@ -6,11 +6,14 @@ mod args;
 mod export;
 mod reports;
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use args::{Arguments, Command};
 
@@ -26,7 +29,10 @@ enum Outcome {
 /// Runs the program with the arguments of the process. clap itself ends it with 2 if they cannot be understood.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging(arguments.verbose);
+    if let Err(error) = start_logging(arguments.verbose) {
+        drop(writeln!(io::stderr(), "error: RUST_LOG is no filter for log lines: {error}"));
+        return ExitCode::from(2);
+    }
     // As with `diff`, 1 says that there are differences, so that failures have to be told from them.
     let (outcome, failure) = match arguments.command {
         Some(Command::Inspect(inspect)) => (reports::inspect(&inspect), 1),
@@ -36,36 +42,37 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Different) => ExitCode::from(1),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // When stderr is gone as well, the exit status is all that is left to tell.
-            drop(writeln!(io::stderr(), "error: {error:#}"));
+            // Messages of the libraries have their causes in them. When stderr is gone as well, the exit status is all that is
+            // left to tell.
+            drop(writeln!(io::stderr(), "error: {error}"));
             ExitCode::from(failure)
         }
     }
 }
 
-/// Prints a result.
+/// Prints a result. A reader that has seen enough of it, such as `head`, is no failure.
 fn print(text: &str) -> anyhow::Result<Outcome> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(Outcome::Done)
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).map_err(|error| anyhow!("standard output cannot be written: {error}"))
+        }
+        _ => Ok(Outcome::Done),
+    }
 }
 
-/// Whether the reader of our output, such as `head`, has seen enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-fn start_logging(verbose: u8) {
+/// Logs to stderr what `RUST_LOG` asks for; without it, as much as `-v` asks for.
+fn start_logging(verbose: u8) -> Result<(), ParseError> {
     let default = ["warn", "info", "debug"][usize::from(verbose.min(2))];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let asked = env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let filter = EnvFilter::builder().parse(asked.as_deref().unwrap_or(default))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .without_time()
         .with_target(false)
         .init();
+    Ok(())
 }

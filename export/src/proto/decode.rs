@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use lfm2_graphs::contract::Dim;
 use prost::Message;
+use serde::Serialize;
 
 use super::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
@@ -13,7 +15,7 @@ use super::onnx::{
 };
 
 /// What an ONNX file says, without the bytes of its tensors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Name and version of the program that wrote the file.
     pub producer: String,
@@ -21,14 +23,33 @@ pub struct Model {
     pub opsets: BTreeMap<String, i64>,
     /// Free text by key.
     pub metadata: BTreeMap<String, String>,
-    /// Inputs of the graph: name, then element type and shape as text.
-    pub inputs: Vec<(String, String)>,
-    /// Outputs of the graph: name, then element type and shape as text.
-    pub outputs: Vec<(String, String)>,
+    /// Inputs of the graph.
+    pub inputs: Vec<Port>,
+    /// Outputs of the graph.
+    pub outputs: Vec<Port>,
     /// Nodes in execution order.
     pub nodes: Vec<Node>,
     /// Initializers.
     pub tensors: Vec<Tensor>,
+}
+
+/// An input or output of the graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Name in the graph.
+    pub name: String,
+    /// Element type, named as ONNX names it in lower case.
+    pub dtype: String,
+    /// Numbers, and names of sizes that the caller chooses; `?` where nothing is said.
+    pub shape: Vec<Dim>,
+}
+
+impl Port {
+    /// Type and shape in one: `float32[batch_size, 256, 2]`.
+    pub fn kind(&self) -> String {
+        let sizes: Vec<_> = self.shape.iter().map(ToString::to_string).collect();
+        format!("{}[{}]", self.dtype, sizes.join(", "))
+    }
 }
 
 /// One operator call.
@@ -55,26 +76,23 @@ pub struct Tensor {
     pub dtype: String,
     /// Shape.
     pub shape: Vec<i64>,
-    /// Where the bytes are.
+    /// Number of bytes.
+    pub bytes: u64,
+    /// Where they are.
     pub stored: Stored,
 }
 
-/// Where the bytes of an initializer are, and how many.
+/// Where the bytes of an initializer are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// In the ONNX file.
-    Inline {
-        /// Number of bytes.
-        length: u64,
-    },
+    Inline,
     /// In another file.
     External {
         /// Name of the file, relative to the ONNX file.
         file: String,
         /// First byte.
         offset: u64,
-        /// Number of bytes.
-        length: u64,
     },
 }
 
@@ -88,6 +106,12 @@ pub enum DecodeError {
     /// A model without a graph.
     #[error("not an ONNX file: it has no graph")]
     NoGraph,
+    /// A tensor of a size that cannot be.
+    #[error("the size of the tensor `{tensor}` is beyond any file")]
+    Sizes {
+        /// Name of the tensor.
+        tensor: String,
+    },
     /// A tensor that says it is external without saying where.
     #[error(
         "the tensor `{tensor}` says that its bytes are in another file, but its `{key}` is missing or not a number"
@@ -156,37 +180,77 @@ fn attribute(attribute: AttributeProto) -> (String, String) {
 fn decode_tensor(tensor: TensorProto) -> Result<Tensor, DecodeError> {
     let name = tensor.name.unwrap_or_default();
     let kind = tensor.data_type.and_then(|kind| DataType::try_from(kind).ok()).unwrap_or(DataType::Undefined);
-    let stored = if tensor.data_location == Some(DataLocation::External as i32) {
-        let entries = entries(tensor.external_data);
-        let missing = |key| DecodeError::External { tensor: name.clone(), key };
-        let number = |key| entries.get(key).and_then(|text| text.parse().ok()).ok_or_else(|| missing(key));
-        let file = entries.get("location").cloned().ok_or_else(|| missing("location"))?;
-        // The format allows leaving the offset out: the file then begins with the tensor.
-        let offset = if entries.contains_key("offset") { number("offset")? } else { 0 };
-        Stored::External { file, offset, length: number("length")? }
-    } else {
-        let typed = 4 * (tensor.float_data.len() + tensor.int32_data.len()) + 8 * tensor.int64_data.len();
-        Stored::Inline { length: tensor.raw_data.map_or(typed, |raw| raw.len()) as u64 }
+    // What the shape says; a tensor of texts has no size of its own.
+    let described = || {
+        let sizes = tensor.dims.iter().map(|&size| u64::try_from(size).ok());
+        let mut sizes = [Some(type_bits(kind))].into_iter().chain(sizes);
+        sizes.try_fold(1_u64, |product, size| product.checked_mul(size?)).map(|bits| bits.div_ceil(8))
     };
-    Ok(Tensor { name, dtype: type_name(kind), shape: tensor.dims, stored })
+    let too_large = || DecodeError::Sizes { tensor: name.clone() };
+    let (bytes, stored) = if tensor.data_location == Some(DataLocation::External as i32) {
+        let entries = entries(tensor.external_data);
+        let file = entries.get("location").cloned();
+        let file = file.ok_or_else(|| DecodeError::External { tensor: name.clone(), key: "location" })?;
+        // The format allows leaving both out: the file then begins with the tensor, and the shape tells where it ends.
+        let number = |key: &'static str| match entries.get(key).map(|text| text.parse::<u64>()) {
+            None => Ok(None),
+            Some(Ok(number)) => Ok(Some(number)),
+            Some(Err(_)) => Err(DecodeError::External { tensor: name.clone(), key }),
+        };
+        let length = match number("length")? {
+            Some(length) => length,
+            None => described().ok_or_else(too_large)?,
+        };
+        (length, Stored::External { file, offset: number("offset")?.unwrap_or(0) })
+    } else {
+        let length = match &tensor.raw_data {
+            Some(raw) => raw.len() as u64,
+            None => described().ok_or_else(too_large)?,
+        };
+        (length, Stored::Inline)
+    };
+    Ok(Tensor { name, dtype: type_name(kind), shape: tensor.dims, bytes, stored })
 }
 
-fn port(value: ValueInfoProto) -> (String, String) {
+fn port(value: ValueInfoProto) -> Port {
     let name = value.name.unwrap_or_default();
     let Some(type_proto::Value::TensorType(tensor)) = value.r#type.and_then(|kind| kind.value) else {
-        return (name, "not a tensor".to_owned());
+        return Port { name, dtype: "not a tensor".to_owned(), shape: Vec::new() };
     };
     let kind = tensor.elem_type.and_then(|kind| DataType::try_from(kind).ok()).unwrap_or(DataType::Undefined);
     let dims = tensor.shape.map(|shape| shape.dim).unwrap_or_default();
-    let dims: Vec<String> = dims
-        .into_iter()
-        .map(|dim| match dim.value {
-            Some(dimension::Value::DimValue(size)) => size.to_string(),
-            Some(dimension::Value::DimParam(name)) => name,
-            None => "?".to_owned(),
-        })
-        .collect();
-    (name, format!("{}[{}]", type_name(kind), dims.join(", ")))
+    let dim = |value| match value {
+        Some(dimension::Value::DimValue(size)) => match usize::try_from(size) {
+            Ok(size) => Dim::Fixed(size),
+            // Some exporters write -1 for what they do not know.
+            Err(_) => Dim::Symbol(size.to_string()),
+        },
+        Some(dimension::Value::DimParam(name)) => Dim::Symbol(name),
+        None => Dim::symbol("?"),
+    };
+    Port { name, dtype: type_name(kind), shape: dims.into_iter().map(|it| dim(it.value)).collect() }
+}
+
+/// Bits of one element; 0 for those without a fixed size.
+fn type_bits(kind: DataType) -> u64 {
+    match kind {
+        DataType::Undefined | DataType::String => 0,
+        DataType::Uint2 | DataType::Int2 => 2,
+        DataType::Uint4 | DataType::Int4 | DataType::Float4e2m1 => 4,
+        DataType::Float6e2m3 | DataType::Float6e3m2 => 6,
+        DataType::Uint8
+        | DataType::Int8
+        | DataType::Bool
+        | DataType::Float8e4m3fn
+        | DataType::Float8e4m3fnuz
+        | DataType::Float8e5m2
+        | DataType::Float8e5m2fnuz
+        | DataType::Float8e8m0 => 8,
+        DataType::Uint16 | DataType::Int16 | DataType::Float16 | DataType::Bfloat16 => 16,
+        DataType::Float | DataType::Int32 | DataType::Uint32 => 32,
+        DataType::Int64 | DataType::Double | DataType::Uint64 | DataType::Complex64 => 64,
+        DataType::Complex128 => 128,
+    }
 }
 
 /// ONNX calls 32-bit floats just FLOAT; every other name says its width.

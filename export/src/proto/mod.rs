@@ -5,5 +5,5 @@ mod encode;
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 mod onnx;
 
-pub use decode::{DecodeError, Model, Node, Stored, Tensor, decode};
+pub use decode::{DecodeError, Model, Node, Port, Stored, Tensor, decode};
 pub use encode::{Data, encode};

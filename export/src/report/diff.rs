@@ -1,4 +1,4 @@
-//! Two packages: what differs in structure. Weights are compared by type, shape and place, never by value.
+//! Two packages: what differs in structure. Weights are compared by type and shape, never by value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::OpenedGraph;
-use crate::proto::{Model, Node};
+use crate::proto::{Model, Node, Port};
 
 /// Differences between two graphs, one line each: `-` only in the first, `+` only in the second, `~` in both but changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ pub fn diff(a: &OpenedGraph, b: &OpenedGraph) -> Diff {
         contract: both(contract),
         interface: both(|opened| interface(&opened.model)),
         operators: both(|opened| operators(&opened.model)),
-        nodes: both(|opened| opened.model.nodes.iter().map(node).collect()),
+        nodes: both(|opened| nodes(&opened.model)),
         tensors: both(|opened| tensors(&opened.model)),
     }
 }
@@ -71,14 +71,19 @@ fn compare(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<St
 
 fn contract(opened: &OpenedGraph) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
-    // Ports and places are compared as the graph states them.
     if let Some(Ok(Value::Object(mut fields))) = opened.contract.as_ref().map(serde_json::to_value) {
+        // Ports are compared as the graph states them.
         for part in ["inputs", "outputs", "states"] {
             fields.remove(part);
         }
         flatten("", &Value::Object(fields), &mut facts);
         // Packages of other names are not other packages.
         facts.retain(|path, _| !path.ends_with(".file"));
+        let states = opened.contract.iter().flat_map(|contract| &contract.states);
+        facts.extend(states.map(|state| {
+            let (kind, update) = (state.kind, state.update);
+            (format!("states.{}", state.past.name), format!("{kind:?} {update:?} {}", state.present.name))
+        }));
     }
     facts
 }
@@ -98,8 +103,8 @@ fn flatten(path: &str, value: &Value, facts: &mut BTreeMap<String, String>) {
 }
 
 fn interface(model: &Model) -> BTreeMap<String, String> {
-    let ports = |title: &'static str, ports: &[(String, String)]| -> Vec<(String, String)> {
-        ports.iter().map(|(name, kind)| (format!("{title} {name}"), kind.clone())).collect()
+    let ports = |title: &'static str, ports: &[Port]| -> Vec<(String, String)> {
+        ports.iter().map(|port| (format!("{title} {}", port.name), port.kind())).collect()
     };
     let opsets = model.opsets.iter().map(|(domain, version)| (format!("operator set {domain:?}"), version.to_string()));
     opsets.chain(ports("input", &model.inputs)).chain(ports("output", &model.outputs)).collect()
@@ -113,10 +118,26 @@ fn operators(model: &Model) -> BTreeMap<String, String> {
     counts.into_iter().map(|(op, count)| (op.to_owned(), count.to_string())).collect()
 }
 
-fn node(node: &Node) -> (String, String) {
+/// Nodes by name. ONNX does not ask for names, and not for different ones: what has none goes by its first output, and equal
+/// names are counted.
+fn nodes(model: &Model) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::new();
+    let mut uses = BTreeMap::<&str, usize>::new();
+    for node in &model.nodes {
+        let unnamed = node.outputs.first().map_or("", String::as_str);
+        let name = if node.name.is_empty() { unnamed } else { &node.name };
+        let uses = uses.entry(name).or_default();
+        *uses += 1;
+        let key = if *uses == 1 { name.to_owned() } else { format!("{name} ({uses})") };
+        facts.insert(key, call(node));
+    }
+    facts
+}
+
+fn call(node: &Node) -> String {
     let attributes: Vec<_> = node.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let [inputs, outputs] = [&node.inputs, &node.outputs].map(|names| names.join(", "));
-    (node.name.clone(), format!("{}({inputs}) [{}] -> {outputs}", node.op, attributes.join(", ")))
+    format!("{}({inputs}) [{}] -> {outputs}", node.op, attributes.join(", "))
 }
 
 fn tensors(model: &Model) -> BTreeMap<String, String> {
@@ -145,5 +166,25 @@ mod tests {
         let lines =
             compare(&facts(&[("a", "1"), ("b", "2"), ("d", "4")]), &facts(&[("b", "3"), ("c", "0"), ("d", "4")]));
         assert_eq!(lines, ["- a: 1", "~ b: 2 -> 3", "+ c: 0"]);
+    }
+
+    #[test]
+    fn nodes_without_names_are_told_apart() {
+        let node = |input: &str, output: &str| Node {
+            name: String::new(),
+            op: "Relu".into(),
+            inputs: vec![input.into()],
+            outputs: vec![output.into()],
+            attributes: BTreeMap::new(),
+        };
+        let opened = |nodes: Vec<Node>| OpenedGraph {
+            path: "x.onnx".into(),
+            model: Model { nodes, ..Model::default() },
+            contract: None,
+        };
+        let a = opened(vec![node("x", "y"), node("y", "z")]);
+        assert!(diff(&a, &a).is_empty());
+        let b = opened(vec![node("x", "y"), node("x", "z")]);
+        assert_eq!(diff(&a, &b).nodes, ["~ z: Relu(y) [] -> z -> Relu(x) [] -> z"]);
     }
 }

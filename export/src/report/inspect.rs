@@ -1,13 +1,15 @@
-//! One package: contract, operators, formats and sizes.
+//! One graph: contract, operators, number formats and sizes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
+use std::path::{Component, Path};
 
 use lfm2_graphs::contract::{Contract, Dim};
 use serde::Serialize;
 
-use super::OpenedGraph;
-use crate::proto::{Model, Stored};
+use super::{OpenedGraph, ReportError, numbers};
+use crate::proto::{Port, Stored, Tensor};
 
 /// Tokens that the growth of the state is given for.
 const TOKENS: u64 = 1000;
@@ -24,28 +26,30 @@ pub struct Inspection {
     /// The contract; absent in files of other exporters.
     pub contract: Option<Contract>,
     /// Inputs with types and shapes.
-    pub inputs: Vec<(String, String)>,
+    pub inputs: Vec<Port>,
     /// Outputs with types and shapes.
-    pub outputs: Vec<(String, String)>,
+    pub outputs: Vec<Port>,
     /// How often each operator is called.
     pub operators: BTreeMap<String, usize>,
-    /// Tensors by element type.
+    /// Tensors by number format.
     pub formats: BTreeMap<String, FormatUse>,
-    /// Bytes of all weights, those that tensors share counted once.
+    /// Bytes of all tensors, those that several share counted once.
     pub weight_bytes: u64,
     /// Files beside the ONNX file that hold weights.
     pub data_files: BTreeSet<String>,
     /// What a conversation needs; absent without a contract.
     pub state: Option<StateMemory>,
+    /// Why the package cannot be run: files that are missing or too short.
+    pub problems: Vec<String>,
 }
 
-/// Tensors of one element type.
+/// Tensors of one number format.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FormatUse {
-    /// Number of tensors.
+    /// Number of tensors. Those that share their bytes count once here and below.
     pub tensors: usize,
-    /// Number of elements.
-    pub elements: u64,
+    /// Number of values; of packed tensors, what the bytes stand for.
+    pub values: u64,
     /// Number of bytes.
     pub bytes: u64,
 }
@@ -61,63 +65,99 @@ pub struct StateMemory {
     pub bytes_at_full_context: u64,
 }
 
-/// Collects the facts of an opened graph.
-pub fn inspect(opened: &OpenedGraph) -> Inspection {
-    let Model { producer, opsets, inputs, outputs, nodes, tensors, .. } = opened.model.clone();
+/// Collects the facts of an opened graph. Fails if it names sizes that cannot be.
+pub fn inspect(opened: &OpenedGraph) -> Result<Inspection, ReportError> {
+    let model = &opened.model;
     let mut operators = BTreeMap::new();
-    for node in nodes {
-        *operators.entry(node.op).or_default() += 1;
+    for node in &model.nodes {
+        *operators.entry(node.op.clone()).or_default() += 1;
     }
+    let sizes = |what: &str| ReportError::Sizes { path: opened.path.clone(), what: what.to_owned() };
+    let packed = numbers::packed(model);
     let mut formats = BTreeMap::<String, FormatUse>::new();
     let mut shared = BTreeSet::new();
-    let mut data_files = BTreeSet::new();
-    let mut weight_bytes = 0;
-    for tensor in tensors {
-        let length = match tensor.stored {
-            Stored::Inline { length } => length,
-            Stored::External { file, offset, length } => {
-                data_files.insert(file.clone());
-                if shared.insert((file, offset)) { length } else { 0 }
+    let mut ends = BTreeMap::<&str, u64>::new();
+    let mut weight_bytes = 0_u64;
+    for tensor in &model.tensors {
+        let refused = || sizes(&tensor.name);
+        if let Stored::External { file, offset } = &tensor.stored {
+            let end = offset.checked_add(tensor.bytes).ok_or_else(refused)?;
+            let known = ends.entry(file).or_default();
+            *known = end.max(*known);
+            if !shared.insert((file, offset)) {
+                continue;
             }
-        };
-        weight_bytes += length;
-        let format = formats.entry(tensor.dtype).or_default();
+        }
+        let (format, values) = format(tensor, packed.get(tensor.name.as_str()).copied()).ok_or_else(refused)?;
+        weight_bytes = weight_bytes.checked_add(tensor.bytes).ok_or_else(refused)?;
+        let format = formats.entry(format).or_default();
         format.tensors += 1;
-        format.elements += tensor.shape.iter().map(|&size| size.unsigned_abs()).product::<u64>();
-        format.bytes += length;
+        format.values = format.values.checked_add(values).ok_or_else(refused)?;
+        // Not more than all bytes together.
+        format.bytes += tensor.bytes;
     }
-    let named =
-        |(domain, version): (String, i64)| (if domain.is_empty() { "ai.onnx".to_owned() } else { domain }, version);
-    Inspection {
+    let state = opened.contract.as_ref().map(|contract| state_memory(contract).ok_or_else(|| sizes("the state")));
+    let domain = |domain: &str| if domain.is_empty() { "ai.onnx".to_owned() } else { domain.to_owned() };
+    Ok(Inspection {
         path: opened.path.display().to_string(),
-        producer,
-        opsets: opsets.into_iter().map(named).collect(),
+        producer: model.producer.clone(),
+        opsets: model.opsets.iter().map(|(name, version)| (domain(name), *version)).collect(),
         contract: opened.contract.clone(),
-        inputs,
-        outputs,
+        inputs: model.inputs.clone(),
+        outputs: model.outputs.clone(),
         operators,
         formats,
         weight_bytes,
-        data_files,
-        state: opened.contract.as_ref().map(state_memory),
+        data_files: ends.keys().map(|&file| file.to_owned()).collect(),
+        state: state.transpose()?,
+        problems: ends.iter().filter_map(|(file, end)| data_problem(&opened.path, file, *end)).collect(),
+    })
+}
+
+/// Name of the number format and number of values. `None` if the sizes cannot be.
+fn format(tensor: &Tensor, packed: Option<(u64, u64)>) -> Option<(String, u64)> {
+    match packed {
+        Some((bits, block_size)) => {
+            Some((format!("{bits}-bit blocks of {block_size}"), tensor.bytes.checked_mul(8)? / bits))
+        }
+        None => {
+            let mut sizes = tensor.shape.iter().map(|&size| u64::try_from(size).ok());
+            Some((tensor.dtype.clone(), sizes.try_fold(1_u64, |product, size| product.checked_mul(size?))?))
+        }
     }
 }
 
-fn state_memory(contract: &Contract) -> StateMemory {
-    let (mut fixed_bytes, mut per_token) = (0, 0);
+/// Why a file with weights cannot be used of which the first `end` bytes are needed.
+fn data_problem(graph: &Path, file: &str, end: u64) -> Option<String> {
+    let inside = !file.is_empty() && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside {
+        return Some(format!("{file:?} is no file beside the graph"));
+    }
+    match fs::metadata(graph.with_file_name(file)) {
+        Ok(metadata) if metadata.is_file() && metadata.len() >= end => None,
+        Ok(metadata) if metadata.is_file() => {
+            Some(format!("{file} has {} bytes, and the graph needs {end}", metadata.len()))
+        }
+        Ok(_) => Some(format!("{file} is not a file")),
+        Err(error) => Some(format!("{file} cannot be read: {error}")),
+    }
+}
+
+/// `None` if the sizes cannot be.
+fn state_memory(contract: &Contract) -> Option<StateMemory> {
+    let (mut fixed_bytes, mut per_token) = (0_u64, 0_u64);
     for state in &contract.states {
-        let sizes = state.past.shape.iter().filter_map(|dim| match dim {
-            Dim::Fixed(size) => Some(*size as u64),
-            Dim::Symbol(_) => None,
-        });
-        let bytes = sizes.product::<u64>() * state.past.dtype.size() as u64;
-        *(if state.kind.grows() { &mut per_token } else { &mut fixed_bytes }) += bytes;
+        let mut sizes = state.past.shape.iter().filter_map(Dim::fixed).map(|size| size as u64);
+        let element = state.past.dtype.size() as u64;
+        let bytes = sizes.try_fold(element, |product, size| product.checked_mul(size))?;
+        let sum = if state.kind.grows() { &mut per_token } else { &mut fixed_bytes };
+        *sum = sum.checked_add(bytes)?;
     }
-    StateMemory {
+    Some(StateMemory {
         fixed_bytes,
-        bytes_per_1000_tokens: per_token * TOKENS,
-        bytes_at_full_context: fixed_bytes + per_token * contract.context_length as u64,
-    }
+        bytes_per_1000_tokens: per_token.checked_mul(TOKENS)?,
+        bytes_at_full_context: per_token.checked_mul(contract.context_length as u64)?.checked_add(fixed_bytes)?,
+    })
 }
 
 impl fmt::Display for Inspection {
@@ -146,9 +186,9 @@ impl fmt::Display for Inspection {
         }
         for (title, ports) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
             writeln!(f, "\n{title}:")?;
-            let width = ports.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-            for (name, kind) in ports {
-                writeln!(f, "  {name:width$}  {kind}")?;
+            let width = ports.iter().map(|port| port.name.len()).max().unwrap_or(0);
+            for port in ports {
+                writeln!(f, "  {:width$}  {}", port.name, port.kind())?;
             }
         }
         writeln!(f, "\noperators:")?;
@@ -156,8 +196,9 @@ impl fmt::Display for Inspection {
             writeln!(f, "  {count:5}  {name}")?;
         }
         writeln!(f, "\ntensors:")?;
-        for (name, FormatUse { tensors, elements, bytes }) in &self.formats {
-            writeln!(f, "  {tensors:5}  {name:8}  {elements:>13} elements  {:>10}", size(*bytes))?;
+        let width = self.formats.keys().map(String::len).max().unwrap_or(0);
+        for (name, FormatUse { tensors, values, bytes }) in &self.formats {
+            writeln!(f, "  {tensors:5}  {name:width$}  {values:>13} values  {:>10}", size(*bytes))?;
         }
         let files: Vec<_> = self.data_files.iter().map(String::as_str).collect();
         writeln!(f, "  {} in all, in {}", size(self.weight_bytes), files.join(", "))?;
@@ -170,7 +211,7 @@ impl fmt::Display for Inspection {
                 size(state.bytes_at_full_context)
             )?;
         }
-        Ok(())
+        self.problems.iter().try_for_each(|problem| writeln!(f, "\nproblem: {problem}"))
     }
 }
 

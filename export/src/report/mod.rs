@@ -2,17 +2,22 @@
 
 mod diff;
 mod inspect;
+mod numbers;
 
 pub use diff::{Diff, diff};
 pub use inspect::{FormatUse, Inspection, StateMemory, inspect};
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest};
+use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY};
 
 use crate::proto::{DecodeError, Model, decode};
+
+/// Folder of the ONNX files in the layout of the hub.
+const HUB_FOLDER: &str = "onnx";
 
 /// An ONNX file, read without its weights.
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ pub fn open(path: &Path) -> Result<OpenedGraph, ReportError> {
         (last, _) => {
             graphs.extend(last);
             let graphs = graphs.iter().map(|graph| graph.display().to_string()).collect();
-            Err(ReportError::OneGraph { folder: path.to_owned(), graphs })
+            Err(ReportError::SeveralGraphs { folder: path.to_owned(), graphs })
         }
     }
 }
@@ -43,15 +48,23 @@ pub fn open_all(path: &Path) -> Result<Vec<OpenedGraph>, ReportError> {
     graphs(path)?.into_iter().map(read).collect()
 }
 
-/// The file itself, or the graphs that the folder's manifest names.
+/// The file itself, or the graphs that are in the folder in either layout, sorted. At least one.
 fn graphs(path: &Path) -> Result<Vec<PathBuf>, ReportError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let manifest = path.join(MANIFEST_NAME);
-    let text = fs::read_to_string(&manifest).map_err(|source| ReportError::Io { path: manifest.clone(), source })?;
-    let parsed = Manifest::from_json(&text).map_err(|source| ReportError::Contract { path: manifest, source })?;
-    Ok(parsed.graphs.iter().map(|graph| path.join(&graph.file)).collect())
+    let mut found = Vec::new();
+    for folder in [path.to_owned(), path.join(HUB_FOLDER)].into_iter().filter(|folder| folder.is_dir()) {
+        let refused = |source| ReportError::Io { path: folder.clone(), source };
+        for entry in fs::read_dir(&folder).map_err(refused)? {
+            let path = entry.map_err(refused)?.path();
+            if path.is_file() && path.extension() == Some(OsStr::new("onnx")) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    if found.is_empty() { Err(ReportError::NoGraph { folder: path.to_owned() }) } else { Ok(found) }
 }
 
 fn read(path: PathBuf) -> Result<OpenedGraph, ReportError> {
@@ -82,7 +95,7 @@ pub enum ReportError {
         /// Why.
         source: DecodeError,
     },
-    /// The contract or the manifest cannot be read.
+    /// The contract cannot be read.
     #[error("{path}: {source}", path = .path.display())]
     Contract {
         /// The file.
@@ -90,16 +103,26 @@ pub enum ReportError {
         /// Why.
         source: ContractError,
     },
-    /// A folder with more than one graph, or none, where one is needed.
-    #[error("{folder} holds {count} graphs; name one{list}", folder = .folder.display(), count = .graphs.len(), list = list(.graphs))]
-    OneGraph {
+    /// Sizes that no file can have.
+    #[error("{path}: the sizes of {what} are beyond any file; the file is damaged, export the model again", path = .path.display())]
+    Sizes {
+        /// The file.
+        path: PathBuf,
+        /// The tensor or state.
+        what: String,
+    },
+    /// A folder without a graph.
+    #[error("{folder} holds no ONNX file, nor does its folder {HUB_FOLDER}", folder = .folder.display())]
+    NoGraph {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder with several graphs, where one is needed.
+    #[error("{folder} holds {count} graphs; name one: {list}", folder = .folder.display(), count = .graphs.len(), list = .graphs.join(", "))]
+    SeveralGraphs {
         /// The folder.
         folder: PathBuf,
         /// The graphs.
         graphs: Vec<String>,
     },
-}
-
-fn list(graphs: &[String]) -> String {
-    if graphs.is_empty() { " by its file name".to_owned() } else { format!(": {}", graphs.join(", ")) }
 }

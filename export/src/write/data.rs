@@ -106,9 +106,10 @@ impl<'c> Producer<'c> {
             self.packed(weight, &mut |_| Ok(()))?;
         }
         let scales = self.scales.remove(&weight.name).unwrap_or_default();
-        let per_row = scales.len() / weight.rows().max(1);
-        if let Some(at) = scales.iter().position(|scale| !fits(*scale, dtype)) {
-            return Err(refused(weight, at / per_row.max(1), scales[at]));
+        // The values have been checked as they were read, so that only the narrower type of the scales can be at fault.
+        if let Some(at) = scales.iter().position(|scale| !scale.is_finite()) {
+            let row = at / (scales.len() / weight.rows().max(1)).max(1);
+            return Err(WriteError::ScaleOverflow { tensor: weight.name.clone(), row });
         }
         self.bytes.clear();
         append_floats(&scales, dtype, &mut self.bytes);
@@ -317,5 +318,20 @@ mod tests {
         let source = Source::Dense { weight: weight(&[2, 32], Format::Dense(DType::Float32)) };
         let error = produced(&mut Producer::new(&damaged), &initializer(DType::Float32, &[2, 32], source)).unwrap_err();
         assert!(matches!(&error, WriteError::NotFinite { row: 0, .. }), "{error}");
+    }
+
+    #[test]
+    fn values_beyond_a_float16_scale_are_refused_with_the_remedy() {
+        let mut values = vec![1.0; 64];
+        values[40] = 1e6;
+        let (_folder, checkpoint) = checkpoint(&[2, 32], &values);
+        let scales = |dtype| {
+            let blocks = Blocks { bits: 4, block_size: 32, scales: dtype };
+            let source = Source::Scales { weight: weight(&[2, 32], Format::Blocks(blocks)) };
+            produced(&mut Producer::new(&checkpoint), &initializer(dtype, &[2, 1], source))
+        };
+        scales(DType::Float32).unwrap();
+        let error = scales(DType::Float16).unwrap_err();
+        assert!(matches!(&error, WriteError::ScaleOverflow { row: 1, .. }), "{error}");
     }
 }

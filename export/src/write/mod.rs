@@ -51,4 +51,14 @@ pub enum WriteError {
         /// What lies there.
         value: f32,
     },
+    /// The values of a block are too large for its scale.
+    #[error(
+        "the tensor `{tensor}` holds values in row {row} whose scale float16 cannot represent; choose q4 or q8, which have float32 scales"
+    )]
+    ScaleOverflow {
+        /// The tensor in the checkpoint.
+        tensor: String,
+        /// First dimension of the place.
+        row: usize,
+    },
 }
