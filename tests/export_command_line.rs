@@ -50,6 +50,11 @@ fn files(folder: &Path) -> Vec<String> {
     found
 }
 
+/// Every file below `folder` with its bytes.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    files(folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+}
+
 #[test]
 fn help_names_every_flag_and_shows_examples() {
     let help = run(export(&["--help"])).answer();
@@ -267,8 +272,7 @@ fn a_failure_half_way_leaves_the_old_package_as_it_was() {
     let (_checkpoint, checkpoint) = copied("original");
     let (folder, out) = folder("out/lfm2.onnx");
     run(export_to(&checkpoint, &out, &[])).answer();
-    let contents = || files(folder.path()).into_iter().map(|name| (fs::read(folder.path().join(&name)).unwrap(), name));
-    let before: Vec<_> = contents().collect();
+    let before = contents(folder.path());
 
     // The last tensor in the order of writing, so that everything before it has been written.
     rewrite(&checkpoint, |tensors| {
@@ -278,7 +282,99 @@ fn a_failure_half_way_leaves_the_old_package_as_it_was() {
     });
     let message = run(export_to(&checkpoint, &out, &[])).failure(1);
     assert!(message.contains("model.layers.4.feed_forward.w2.weight") && message.contains("NaN"), "{message}");
-    assert!(contents().collect::<Vec<_>>() == before);
+    assert!(contents(folder.path()) == before);
+}
+
+#[test]
+fn the_checkpoints_own_folder_is_refused() {
+    let (_checkpoint, checkpoint) = copied("original");
+    let before = contents(&checkpoint);
+    let message = run(export_to(&checkpoint, &checkpoint.join("lfm2.onnx"), &[])).failure(1);
+    assert!(message.contains("the folder of the checkpoint itself"), "{message}");
+    assert!(contents(&checkpoint) == before);
+}
+
+#[test]
+fn another_checkpoint_does_not_get_into_a_package() {
+    let (_one, one) = copied("original");
+    let (_two, two) = copied("original");
+    rewrite(&two, |tensors| {
+        let (.., bytes) = tensors.iter_mut().find(|(name, ..)| name.ends_with("2.self_attn.q_proj.weight")).unwrap();
+        bytes[0] ^= 1;
+    });
+    let (folder, out) = folder("package");
+    fs::create_dir(&out).unwrap();
+    run(export_to(&one, &out, &[])).answer();
+    let before = contents(folder.path());
+    let message = run(export_to(&two, &out, &["--precision", "fp16"])).failure(1);
+    assert!(message.contains("onnx/model.onnx, exported from another checkpoint"), "{message}");
+    assert!(contents(folder.path()) == before);
+    // The only graph may be replaced.
+    run(export_to(&two, &out, &[])).answer();
+    run(export_to(&two, &out, &["--precision", "fp16"])).answer();
+}
+
+#[test]
+fn what_a_checkpoint_has_no_more_disappears_from_its_package() {
+    let (_checkpoint, checkpoint) = copied("original");
+    let (folder, out) = folder("lfm2.onnx");
+    fs::write(checkpoint.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+    run(export_to(&checkpoint, &out, &[])).answer();
+    assert!(files(folder.path()).contains(&"chat_template.jinja".to_owned()));
+    fs::remove_file(checkpoint.join("chat_template.jinja")).unwrap();
+    run(export_to(&checkpoint, &out, &[])).answer();
+    assert!(!files(folder.path()).contains(&"chat_template.jinja".to_owned()));
+    let manifest = fs::read_to_string(folder.path().join(MANIFEST_NAME)).unwrap();
+    assert!(!manifest.contains("chat_template.jinja"), "{manifest}");
+}
+
+#[test]
+fn a_removed_graph_is_forgotten() {
+    let (_folder, out) = folder("package");
+    fs::create_dir(&out).unwrap();
+    for precision in ["q4", "fp32"] {
+        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", precision])).answer();
+    }
+    for name in ["model_q4.onnx", "model_q4.onnx_data"] {
+        fs::remove_file(out.join("onnx").join(name)).unwrap();
+    }
+    run(export_to(&fixture(TINY_CHAT), &out, &[])).answer();
+    let manifest = Manifest::from_json(&fs::read_to_string(out.join(MANIFEST_NAME)).unwrap()).unwrap();
+    assert_eq!(manifest.graphs.len(), 1);
+    assert!(manifest.files.iter().all(|file| out.join(&file.name).is_file()));
+}
+
+#[test]
+fn files_of_others_are_not_replaced() {
+    let (folder, out) = folder("lfm2.onnx");
+    fs::write(folder.path().join("tokenizer.json"), "mine").unwrap();
+    let message = run(export_to(&fixture(TINY_CHAT), &out, &[])).failure(1);
+    assert!(message.contains("no export has written") && message.contains("tokenizer.json"), "{message}");
+    assert_eq!(files(folder.path()), ["tokenizer.json"]);
+}
+
+#[test]
+fn exports_into_one_folder_wait_for_nobody_and_damage_nothing() {
+    let (_folder, out) = folder("package");
+    fs::create_dir(&out).unwrap();
+    let running: Vec<_> = Precision::ALL
+        .iter()
+        .map(|it| export_to(&fixture(TINY_CHAT), &out, &["--precision", it.as_str()]).spawn().unwrap())
+        .collect();
+    let mut done = 0;
+    for child in running {
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        done += usize::from(output.status.success());
+        assert!(output.status.success() || errors.contains("another export is writing"), "{errors}");
+    }
+    assert!(done > 0);
+    let manifest = Manifest::from_json(&fs::read_to_string(out.join(MANIFEST_NAME)).unwrap()).unwrap();
+    assert_eq!(manifest.graphs.len(), done);
+    let mut listed: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
+    listed.push(MANIFEST_NAME.to_owned());
+    listed.sort();
+    assert_eq!(files(&out), listed);
 }
 
 #[test]

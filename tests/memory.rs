@@ -103,6 +103,26 @@ fn write_checkpoint(folder: &Path, hidden_size: usize, feed_forward_size: usize,
     file.set_len(8 + header.len() as u64 + end).unwrap();
 }
 
+/// Ctrl-C ends an export with the status for it, and nothing is left of it.
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    fs::create_dir(&checkpoint).unwrap();
+    write_checkpoint(&checkpoint, 2048, 8192, 32);
+    let out = folder.path().join("out");
+    let mut command = program(env!("CARGO_BIN_EXE_export-under-test"), &["--precision", "q8"]);
+    let child = command.arg(&checkpoint).arg("--out").arg(out.join("lfm2.onnx")).spawn().unwrap();
+    while !out.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!out.exists());
+}
+
 #[test]
 fn a_model_of_350m() {
     // float16 holds the widest stripes of transposed matrices.

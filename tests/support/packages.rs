@@ -61,7 +61,7 @@ impl Exported {
         let source = folder.path().join("checkpoint");
         complete(&fixture(name), &source);
         let output = Output::new(&folder.path().join("package/lfm2.onnx"), options.precision).unwrap();
-        let summary = export(&source, &output, &options, &mut |_, _| {});
+        let summary = export(&source, &output, &options, &mut |_, _| std::ops::ControlFlow::Continue(()));
         let summary = summary.unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
         Self { folder, graph: summary.graph }
     }

@@ -17,7 +17,7 @@ Examples:
   lfm2-export diff old.onnx new.onnx
 
 Exit status:
-  0 done, 1 failed, 2 the arguments are wrong. `diff`: 0 the same, 1 different, 2 failed.";
+  0 done, 1 failed, 2 the arguments are wrong, 130 after Ctrl-C. `diff`: 0 the same, 1 different, 2 failed.";
 
 /// Turns LFM2 checkpoints into ONNX packages, with the states of convolutions and attention as inputs and outputs.
 #[derive(Debug, Parser)]

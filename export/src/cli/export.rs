@@ -1,6 +1,9 @@
 //! `lfm2-export [MODEL] --out PATH`.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Outcome;
 use super::args::ExportArguments;
 use crate::hub::Hub;
-use crate::package::{self, Options, Output};
+use crate::package::{self, ExportError, Options, Output};
+use crate::write::WriteError;
 
 /// Exports a model and prints the path of the graph.
 pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
@@ -24,14 +28,22 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     options.dialect()?;
     let source = source(arguments)?;
 
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    // From here on there are files to tidy up; a download before is continued by the next run.
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")?);
     bar.set_message(output.graph().display().to_string());
     let written = package::export(&source, &output, &options, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
+        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
+    if let Err(ExportError::Write(WriteError::Interrupted)) = &written {
+        return Ok(Outcome::Interrupted);
+    }
     let summary = written?;
     if arguments.json {
         return super::print(&(serde_json::to_string_pretty(&summary)? + "\n"));

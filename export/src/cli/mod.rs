@@ -24,6 +24,8 @@ enum Outcome {
     Done,
     /// `diff` found differences.
     Different,
+    /// Ctrl-C, after tidying up.
+    Interrupted,
 }
 
 /// Runs the program with the arguments of the process. clap itself ends it with 2 if they cannot be understood.
@@ -42,6 +44,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Different) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => {
             // Messages of the libraries have their causes in them. When stderr is gone as well, the exit status is all that is
             // left to tell.

@@ -1,19 +1,23 @@
 //! From a checkpoint folder to a package: the steps of an export, in order.
 
+mod existing;
+mod fingerprint;
 mod options;
 mod output;
 
+pub use existing::ExistingError;
 pub use options::{DialectName, Options, OptionsError};
 pub use output::{Output, OutputError};
 
-use std::fs;
-use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, Manifest, ManifestFile, ManifestGraph};
+use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, ManifestFile, ManifestGraph};
 use lfm2_graphs::ir::{Content, Graph};
 use lfm2_graphs::lfm2::{BuildError, build};
 
+use self::existing::{Existing, refuse_own_folder};
+use self::fingerprint::fingerprint;
 use crate::bind::{BindError, bind};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
@@ -22,26 +26,31 @@ use crate::proto::{Data, encode};
 use crate::sidecars::{self, SidecarError};
 use crate::write::{Producer, Staging, WriteError, Written};
 
-/// Exports the checkpoint in the folder `source`. `progress` is told how many bytes of weights are written, and of how many.
+/// Exports the checkpoint in the folder `source`. `progress` is told how many bytes of weights are written, and of how many; it
+/// may stop the export.
 ///
-/// Nothing appears under its final name before everything is written. A package that is already at `output` keeps its other
-/// graphs.
+/// Nothing appears under its final name before everything is written. A package of the same checkpoint that is already at
+/// `output` keeps its other graphs.
 pub fn export(
     source: &Path,
     output: &Output,
     options: &Options,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Summary, ExportError> {
     let dialect = options.dialect()?;
     let model = ModelConfig::load(source)?;
     let config = options.limit(&model.graph)?;
     let checkpoint = Checkpoint::open(source)?;
+    for note in &model.notes {
+        tracing::warn!("{note}");
+    }
 
     let precision = options.precision;
     let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
     let mut contract = build(&config, &*dialect, &graph)?;
     let content = graph.content();
     bind(&content, &checkpoint)?;
+    tracing::info!(nodes = content.nodes.len(), initializers = content.initializers.len(), "the graph is built");
 
     let layout = Layout::new(&content);
     contract.precision = precision.as_str().to_owned();
@@ -49,10 +58,12 @@ pub fn export(
     if let Some(scales) = &mut contract.table.scales {
         layout.locate(&content, output.data_name(), scales);
     }
-    let mut manifest = read_manifest(&output.folder().join(MANIFEST_NAME))?;
-    for note in &model.notes {
-        tracing::warn!("{note}");
-    }
+
+    refuse_own_folder(source, output)?;
+    let mut staging = Staging::lock(output.folder())?;
+    let mut package = Existing::open(output.folder())?;
+    let model_hash = fingerprint(source, &checkpoint)?;
+    package.refuse_other(&model_hash, output.graph_name())?;
     let sidecars = sidecars::prepare(&sidecars::Request {
         source,
         destination: output.folder(),
@@ -60,12 +71,15 @@ pub fn export(
         contract: &contract,
         graph: output.graph_name(),
     })?;
+    let data_name = output.relative(output.data_name());
+    let sidecar_names = sidecars.iter().map(|sidecar| sidecar.name.as_str());
+    package.refuse_foreign(sidecar_names.chain([data_name.as_str(), output.graph_name()]))?;
 
-    let mut staging = Staging::new();
     let mut files = Vec::new();
     let mut producer = Producer::new(&checkpoint);
     let data = write_data(&mut staging, &output.data(), &layout, &content, &mut producer, progress)?;
-    files.push(manifest_file(output.relative(output.data_name()), data));
+    tracing::info!(bytes = data.size, "the weights are written");
+    files.push(manifest_file(data_name, data));
     for sidecar in sidecars {
         let written = staging.write(&output.folder().join(&sidecar.name), &sidecar.bytes)?;
         files.push(manifest_file(sidecar.name, written));
@@ -76,6 +90,11 @@ pub fn export(
     files.push(manifest_file(output.graph_name().to_owned(), written));
 
     let bytes = files.iter().map(|file| file.size).sum();
+    for stale in package.drop_stale(&files) {
+        staging.remove(&output.folder().join(stale));
+    }
+    let mut manifest = package.manifest;
+    manifest.model = model_hash;
     manifest.merge(manifest_graph(output, &contract), files);
     staging.write(&output.folder().join(MANIFEST_NAME), manifest.to_json()?.as_bytes())?;
     staging.commit()?;
@@ -123,14 +142,9 @@ pub enum ExportError {
     /// Contract or manifest cannot be put into JSON.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// The manifest of the package that is already there.
-    #[error("{path} is there but cannot be read ({reason}); remove it, or export into another folder", path = .path.display())]
-    Manifest {
-        /// The manifest.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// What is already at the output stands in the way.
+    #[error(transparent)]
+    Existing(#[from] ExistingError),
 }
 
 fn write_data(
@@ -139,15 +153,17 @@ fn write_data(
     layout: &Layout,
     content: &Content,
     producer: &mut Producer<'_>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Written, WriteError> {
     let mut file = staging.create(path)?;
     for (span, initializer) in layout.written(content) {
         file.pad_to(span.offset)?;
         producer.produce(initializer, &mut |bytes| {
             file.write(bytes)?;
-            progress(file.size(), layout.length);
-            Ok(())
+            match progress(file.size(), layout.length) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(WriteError::Interrupted),
+            }
         })?;
     }
     file.finish()
@@ -169,15 +185,6 @@ fn place(layout: &Layout, content: &Content, producer: &mut Producer<'_>, file: 
             }
         })
         .collect()
-}
-
-fn read_manifest(path: &Path) -> Result<Manifest, ExportError> {
-    let refused = |reason: String| ExportError::Manifest { path: path.to_owned(), reason };
-    match fs::read_to_string(path) {
-        Ok(text) => Manifest::from_json(&text).map_err(|error| refused(error.to_string())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Manifest::default()),
-        Err(error) => Err(refused(error.to_string())),
-    }
 }
 
 fn manifest_file(name: String, Written { size, sha256 }: Written) -> ManifestFile {

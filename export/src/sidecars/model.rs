@@ -35,9 +35,10 @@ pub(super) fn config(request: &Request<'_>, problems: &mut Problems) -> Result<S
         let listed = present.get(TRANSFORMERS_JS).and_then(|settings| settings.get(EXTERNAL_DATA)?.as_object());
         graphs.extend(listed.into_iter().flatten().map(|(name, chunks)| (name.clone(), chunks.clone())));
     }
-    let (folder, name) = request.graph.rsplit_once('/').unwrap_or((".", request.graph));
-    // A graph that was removed must not stay in the list.
-    graphs.retain(|other, _| request.destination.join(folder).join(other).is_file());
+    let name = request.graph.rsplit_once('/').map_or(request.graph, |(_, name)| name);
+    // A graph that was removed must not stay in the list; one in the other layout must.
+    let is_there = |name: &str| ["", "onnx"].iter().any(|it| request.destination.join(it).join(name).is_file());
+    graphs.retain(|other, _| is_there(other));
     graphs.insert(name.to_owned(), value!(1));
 
     let best = Precision::PREFERRED.into_iter().find(|precision| graphs.contains_key(&hub_name(*precision)));
@@ -72,8 +73,10 @@ pub(super) fn generation(request: &Request<'_>, problems: &mut Problems) -> (Sid
         }),
     };
     for (key, id) in [("bos_token_id", model.bos), ("pad_token_id", model.pad)] {
-        if let Some(id) = id {
-            settings.entry(key).or_insert_with(|| value!(id));
+        if let Some(id) = id
+            && settings.get(key).is_none_or(Value::is_null)
+        {
+            settings.insert(key.to_owned(), value!(id));
         }
     }
     (json(GENERATION_FILE, &Value::Object(settings)), ends)

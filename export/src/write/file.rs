@@ -26,9 +26,9 @@ pub struct Written {
 }
 
 impl HashedFile {
-    /// Creates the file, or empties it.
+    /// Creates the file, which must not be there.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
-        let file = File::create(path).map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
+        let file = File::create_new(path).map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new(), size: 0 })
     }
 

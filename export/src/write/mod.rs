@@ -3,6 +3,7 @@
 mod bytes;
 mod data;
 mod file;
+mod platform;
 mod staging;
 
 pub use data::{Producer, Sink};
@@ -61,4 +62,13 @@ pub enum WriteError {
         /// First dimension of the place.
         row: usize,
     },
+    /// Somebody else is writing.
+    #[error("another export is writing into this folder: {path} is locked; wait for it to end", path = .path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// Stopped on request.
+    #[error("interrupted; nothing was changed")]
+    Interrupted,
 }

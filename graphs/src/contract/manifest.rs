@@ -17,6 +17,8 @@ pub const MANIFEST_VERSION: u32 = 1;
 pub struct Manifest {
     /// [`MANIFEST_VERSION`] at the time of writing.
     pub version: u32,
+    /// What tells the checkpoint from others: all graphs of a package are made from one.
+    pub model: String,
     /// The graphs, by name.
     pub graphs: Vec<ManifestGraph>,
     /// Every file of the package but the manifest, by name.
@@ -51,7 +53,7 @@ pub struct ManifestFile {
 
 impl Default for Manifest {
     fn default() -> Self {
-        Self { version: MANIFEST_VERSION, graphs: Vec::new(), files: Vec::new() }
+        Self { version: MANIFEST_VERSION, model: String::new(), graphs: Vec::new(), files: Vec::new() }
     }
 }
 
@@ -74,6 +76,12 @@ impl Manifest {
         self.files.retain(|known| files.iter().all(|file| file.name != known.name));
         self.files.extend(files);
         self.files.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// Forgets the files of which `is_there` says no, and the graphs among them.
+    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.graphs.retain(|graph| is_there(&graph.file));
+        self.files.retain(|file| is_there(&file.name));
     }
 
     /// The files that a graph needs: its own and those that belong to no graph in particular.
