@@ -145,7 +145,7 @@ fn top_k_beyond_every_vocabulary_is_off() {
     let logits = logits(4801);
     let all = sampler(PLAIN, logits.len()).distribution(aview1(&logits)).unwrap();
     for top_k in [usize::MAX, usize::MAX / 64 + 1, logits.len()] {
-        let mut sampler = sampler(SamplingSettings { top_k, ..PLAIN }, logits.len());
+        let sampler = sampler(SamplingSettings { top_k, ..PLAIN }, logits.len());
         assert_eq!(sampler.distribution(aview1(&logits)).unwrap(), all, "top_k {top_k}");
     }
 }
