@@ -5,11 +5,12 @@ use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, escape_formatter};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, escape_formatter};
 use minijinja_contrib::pycompat;
 
 use super::ChatError;
 use super::json::{JsonStyle, python_float, to_json};
+use super::limits::{DEEPEST_VALUE, FUEL, WIDEST_INDENT, pay_for_method};
 
 /// An environment for the templates of `file`.
 pub(super) fn environment(file: &Path) -> Result<Environment<'static>, ChatError> {
@@ -22,7 +23,11 @@ pub(super) fn environment(file: &Path) -> Result<Environment<'static>, ChatError
     environment.set_syntax(syntax);
     // A prompt is not HTML, whatever the name of a template ends with.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(pycompat::unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(|state, value, method, arguments| {
+        pay_for_method(state, value, method, arguments)?;
+        pycompat::unknown_method_callback(state, value, method, arguments)
+    });
     environment.set_formatter(|output, state, value| match as_python_float(value) {
         Some(float) => output.write_str(&float).map_err(Error::from),
         None => escape_formatter(output, state, value),
@@ -71,13 +76,14 @@ fn as_python_float(value: &Value) -> Option<String> {
 }
 
 /// `value | string`.
-fn string(value: &Value) -> String {
-    as_python_float(value).unwrap_or_else(|| value.to_string())
+fn string(state: &mut State, value: Value) -> Result<String, Error> {
+    // As it would be printed, which is counted while it is made.
+    state.format(value)
 }
 
 /// `raise_exception(message)`: the template refuses.
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
+fn raise_exception(state: &mut State, message: Value) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, state.format(message)?))
 }
 
 /// `strftime_now(format)`: the local date and time.
@@ -89,7 +95,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`: `json.dumps` of Python. The filter
 /// that comes with the library escapes characters for HTML.
-fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
+fn tojson(state: &State, value: &Value, arguments: Kwargs) -> Result<Value, Error> {
     let separators: Option<(String, String)> = match arguments.get::<Option<Value>>("separators")? {
         Some(value) if !value.is_none() => {
             let [item, key] = <[Value; 2]>::try_from(value.try_iter()?.collect::<Vec<_>>()).map_err(|_| {
@@ -104,17 +110,49 @@ fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
         indent: arguments.get::<Option<usize>>("indent")?,
         separators,
     };
+    if style.indent.is_some_and(|indent| indent > WIDEST_INDENT) {
+        let message = format!("tojson: indent is above {WIDEST_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let sort_keys = arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     arguments.assert_all_used()?;
     if value.is_undefined() {
         return Err(Error::new(ErrorKind::UndefinedError, "tojson: the value is undefined"));
     }
-    let mut value = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("tojson: {error}")))?;
+    let mut value = json_value(state, value, &style, 1)?;
     if sort_keys {
         sort(&mut value);
     }
     Ok(Value::from(to_json(&value, &style)))
+}
+
+/// `value` as JSON. Every part of it pays for its text with fuel before that is made.
+fn json_value(state: &State, value: &Value, style: &JsonStyle, level: usize) -> Result<serde_json::Value, Error> {
+    let refuse = |message: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {message}"));
+    if level > DEEPEST_VALUE {
+        return Err(refuse(format!("the value is nested more than {DEEPEST_VALUE} levels deep")));
+    }
+    let around = style.indent.unwrap_or(0) * level;
+    let separators = style.separators.as_ref().map_or(0, |(item, key)| item.len() + key.len());
+    state.consume_fuel(1 + (around + separators + value.as_str().map_or(0, str::len)) as u64 / 16)?;
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter()?.map(|item| json_value(state, &item, style, level + 1)).collect()
+        }
+        ValueKind::Map => {
+            let mut object = serde_json::Map::new();
+            for key in value.try_iter()? {
+                let item = json_value(state, &value.get_item(&key)?, style, level + 1)?;
+                let key = match json_value(state, &key, style, level + 1)? {
+                    serde_json::Value::String(key) => key,
+                    other => other.to_string(),
+                };
+                object.insert(key, item);
+            }
+            Ok(object.into())
+        }
+        _ => serde_json::to_value(value).map_err(|error| refuse(error.to_string())),
+    }
 }
 
 /// Puts the keys of every object into order.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::environment::{environment, without_generation_tags};
+use super::limits::{LONGEST_SOURCE, with_large_stack};
 use super::{ChatError, ChatTemplate, DEFAULT};
 use crate::text::special_token;
 
@@ -39,14 +40,24 @@ impl ChatTemplate {
         special_tokens: Map<String, Value>,
     ) -> Result<Self, ChatError> {
         let mut template = Self { environment: environment(&file)?, file, special_tokens };
-        for (name, source) in templates {
-            // Jinja takes every end of line for a newline.
-            let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
-            if let Err(error) = template.environment.add_template_owned(name.clone(), source) {
-                return Err(template.error(&name, &error));
+        for (name, source) in &templates {
+            if source.len() > LONGEST_SOURCE {
+                let message = format!("has {} bytes, but a template has at most {LONGEST_SOURCE}", source.len());
+                return Err(template.failure(name, None, message));
             }
         }
-        Ok(template)
+        let file = template.file.clone();
+        let parsed = with_large_stack(move || {
+            for (name, source) in templates {
+                // Jinja takes every end of line for a newline.
+                let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
+                if let Err(error) = template.environment.add_template_owned(name.clone(), source) {
+                    return Err(template.error(&name, &error));
+                }
+            }
+            Ok(template)
+        });
+        parsed.unwrap_or_else(|message| Err(ChatError::Parse { file, message }))
     }
 }
 

@@ -2,16 +2,19 @@
 
 mod environment;
 mod json;
+mod limits;
 mod load;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
 
-use minijinja::Environment;
 use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use limits::with_large_stack;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,7 +74,8 @@ impl ChatTemplate {
     /// The result begins with the BOS token, if the template prints it: see [`Tokenizer::encode_prompt`].
     ///
     /// # Errors
-    /// [`ChatError::Template`] with the line, also if the template itself refuses the conversation.
+    /// [`ChatError::Template`] with the line, also if the template itself refuses the conversation, takes too many steps
+    /// or too much memory, or prints nothing but the BOS token.
     ///
     /// [`Tokenizer::encode_prompt`]: crate::text::Tokenizer::encode_prompt
     pub fn render(
@@ -89,20 +93,32 @@ impl ChatTemplate {
         context.insert("tools".into(), tools.cloned().unwrap_or(Value::Null));
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), add_generation_prompt.into());
-        self.environment
-            .get_template(name)
-            .and_then(|template| template.render(minijinja::Value::from(Serde(context))))
-            .map_err(|error| self.error(name, &error))
+        let bos = self.special_tokens.get("bos_token").and_then(Value::as_str).unwrap_or_default().to_string();
+        let render = || {
+            self.environment
+                .get_template(name)
+                .and_then(|template| template.render(minijinja::Value::from(Serde(context))))
+                .map_err(|error| self.error(name, &error))
+        };
+        let prompt = with_large_stack(render).unwrap_or_else(|message| Err(self.failure(name, None, message)))?;
+        let said = prompt.trim_start();
+        if said.strip_prefix(bos.as_str()).unwrap_or(said).trim().is_empty() {
+            return Err(self.failure(name, None, "renders nothing for this conversation".into()));
+        }
+        Ok(prompt)
     }
 
     fn error(&self, name: &str, error: &minijinja::Error) -> ChatError {
+        let message = match error.kind() {
+            ErrorKind::OutOfFuel => "takes too many steps or makes too much text".into(),
+            kind => error.detail().map_or_else(|| kind.to_string(), str::to_string),
+        };
+        self.failure(name, error.line(), message)
+    }
+
+    fn failure(&self, name: &str, line: Option<usize>, message: String) -> ChatError {
         let template = if name == DEFAULT { String::new() } else { format!(", template {name}") };
-        ChatError::Template {
-            file: self.file.clone(),
-            template,
-            line: error.line(),
-            message: error.detail().map_or_else(|| error.kind().to_string(), str::to_string),
-        }
+        ChatError::Template { file: self.file.clone(), template, line, message }
     }
 }
 

@@ -113,6 +113,81 @@ fn errors_name_file_and_line() {
 }
 
 #[test]
+fn hostile_templates_are_errors() {
+    let doubled = |what: &str| format!("{{% set ns = namespace(x={what}) %}}{{% for i in range(60) %}}{{% set ns.x = ");
+    let list = doubled("[1]") + "[ns.x, ns.x] %}{% endfor %}";
+    let cases = [
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x".to_string(),
+            "too many steps",
+        ),
+        (doubled("'x'") + "ns.x ~ ns.x %}{% endfor %}{{ ns.x }}", "too many steps"),
+        (doubled("'x'") + "ns.x + ns.x %}{% endfor %}{{ ns.x }}", "too many steps"),
+        (doubled("'xy'") + "ns.x.replace('x', ns.x) %}{% endfor %}{{ ns.x }}", "too many steps"),
+        (list.clone() + "{{ ns.x }}", "too many steps"),
+        (list.clone() + "{{ ns.x | string }}", "too many steps"),
+        (list.clone() + "{{ ns.x | tojson }}", "too many steps"),
+        (list.clone() + "{{ raise_exception(ns.x) }}", "too many steps"),
+        (list.clone() + "{{ ''.join(ns.x) }}", "strings"),
+        (list + "{{ '{}'.format(ns.x) }}", "tojson"),
+        ("{{ '{:>9999999999}'.format('x') }}".into(), "too many steps"),
+        ("{{ '%9999999999d' | format(1) }}".into(), "too many steps"),
+        ("{{ 'x' | indent(9999999999, true) }}".into(), "too many steps"),
+        ("{{ [[1]] | tojson(indent=9999999999) }}".into(), "indent"),
+        (format!("{{{{ {}1 }}}}", "[".repeat(100_000)), "recursion"),
+        ("x".repeat(257 << 10), "262144"),
+        ("{{ bos_token }}\n".into(), "renders nothing"),
+        ("{# empty #}".into(), "renders nothing"),
+    ];
+    for (template, part) in cases {
+        let shown: String = template.chars().take(150).collect();
+        let result = load(&template).and_then(|template| template.render(&[Message::user("hi")], None, true));
+        let message = result.expect_err(&shown).to_string();
+        assert!(message.contains(part) && message.contains("chat_template.jinja"), "{shown}: {message}");
+    }
+}
+
+#[test]
+fn deep_templates_do_not_exhaust_the_stack() {
+    let deep = |before: &str, unit: &str, after: &str| {
+        let room = (256 << 10) - before.len() - after.len();
+        format!("{before}{}{after}", unit.repeat(room / unit.len()))
+    };
+    let templates = [
+        deep("{{ ", "not ", "1 }}"),
+        deep("{{ ", "-", "1 }}"),
+        deep("{{ 1", "+1", " }}"),
+        deep("{{ 'x'", "~1", " }}"),
+        deep("{{ a", ".a", " }}"),
+        deep("{{ a", "|e", " }}"),
+        deep("{{ a", "[1]", " }}"),
+        deep("{{ 1", " if 1 else 1", " }}"),
+        deep("{% if 0 %}", "{%elif 0%}", "{% endif %}x"),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}x".into(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}".into(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|tojson }}"
+            .into(),
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}".into(),
+    ];
+    for template in templates {
+        // A result or an error, but one that can be seen.
+        if let Err(error) = load(&template).and_then(|template| template.render(&[], None, true)) {
+            assert!(error.to_string().contains("chat_template.jinja"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn long_conversations_are_far_below_the_limits() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-chat");
+    let template = ChatTemplate::load(&folder).unwrap().unwrap();
+    // 2000 turns and a megabyte of text.
+    let turn = [Message::user("word ".repeat(100)), Message::assistant("word ".repeat(100))];
+    let messages: Vec<Message> = turn.iter().cycle().take(4000).cloned().collect();
+    assert!(template.render(&messages, None, true).unwrap().len() > 2_000_000);
+}
+
+#[test]
 fn templates_are_found_where_they_are() {
     let folder = tempfile::tempdir().unwrap();
     assert!(ChatTemplate::load(folder.path()).unwrap().is_none());

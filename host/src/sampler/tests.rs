@@ -141,6 +141,16 @@ fn shortcuts_lose_no_token() {
 }
 
 #[test]
+fn top_k_beyond_every_vocabulary_is_off() {
+    let logits = logits(4801);
+    let all = sampler(PLAIN, logits.len()).distribution(aview1(&logits)).unwrap();
+    for top_k in [usize::MAX, usize::MAX / 64 + 1, logits.len()] {
+        let sampler = sampler(SamplingSettings { top_k, ..PLAIN }, logits.len());
+        assert_eq!(sampler.distribution(aview1(&logits)).unwrap(), all, "top_k {top_k}");
+    }
+}
+
+#[test]
 fn everything_equal_is_still_a_distribution() {
     let logits = vec![3.0; 1000];
     let kept = |settings| {

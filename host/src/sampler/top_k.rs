@@ -8,7 +8,7 @@ const BLOCK: usize = 64;
 /// A score below which [`keep`] keeps nothing: the k-th largest of the maxima of blocks of scores. It is not above the
 /// k-th largest score, and far cheaper to find. Negative infinity if there are too few blocks, or `top_k` is off.
 pub(super) fn floor(scores: &[f32], top_k: usize) -> f32 {
-    if top_k == 0 || scores.len() < top_k * BLOCK {
+    if top_k == 0 || scores.len() / BLOCK < top_k {
         return f32::NEG_INFINITY;
     }
     let maximum =
