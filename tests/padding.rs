@@ -29,6 +29,12 @@ fn generate(runner: &mut Runner, ids: &Array2<i64>, mask: &Array2<i64>) -> Vec<A
 }
 
 fn padded_rows_are_as_if_alone(fixture: &str, options: Options, tolerance: f64) {
+    let off = largest_error(fixture, &options);
+    assert!(off <= tolerance, "{fixture} {options:?}: off by {off:e}");
+}
+
+/// How far padded rows are from the reference in the prefill, and from what they give alone in every step.
+fn largest_error(fixture: &str, options: &Options) -> f64 {
     let reference = Reference::load(fixture);
     let integers = |name: &str| {
         let (shape, values) = reference.integers[name].clone();
@@ -36,24 +42,25 @@ fn padded_rows_are_as_if_alone(fixture: &str, options: Options, tolerance: f64) 
     };
     let [ids, mask] = ["padded.input_ids", "padded.attention_mask"].map(integers);
     let expected = &reference.floats["padded.logits"].1;
-    let mut runner = Runner::open(&Exported::new(fixture, options).graph);
+    let mut runner = Runner::open(&Exported::new(fixture, options.clone()).graph);
 
     // The next tokens are read off the end of a row, which padding in front does not change.
     let shortest = mask.sum_axis(Axis(1)).iter().copied().min().unwrap();
     assert_eq!(shortest, 1, "one prompt is as short as can be");
     let together = generate(&mut runner, &ids, &mask);
-    let off = error(together[0].as_slice().unwrap(), expected);
-    assert!(off <= tolerance, "{fixture} {options:?}: the prefill is off by {off:e}");
+    let mut largest = error(together[0].as_slice().unwrap(), expected);
 
     for row in 0..ids.nrows() {
         let padding = mask.row(row).iter().filter(|&&it| it == 0).count();
         let own = ids.slice(ndarray::s![row..row + 1, padding..]).to_owned();
         let alone = single(&mut runner, &own, &ids.row(row).to_vec());
-        for (step, (alone, together)) in alone.iter().zip(&together).enumerate() {
+        for (alone, together) in alone.iter().zip(&together) {
             let off = error(together.row(row).as_slice().unwrap(), alone);
-            assert!(off <= tolerance, "{fixture} {options:?}: row {row} at step {step} is off by {off:e}");
+            // A NaN must not get lost in a maximum.
+            largest = if largest >= off { largest } else { off };
         }
     }
+    largest
 }
 
 /// One prompt by itself, followed by the tokens that its padded row is followed by.
@@ -93,6 +100,6 @@ fn contrib_with_left_padding() {
 fn contrib_without_left_padding_is_not_exact() {
     // Should this ever become exact, `--padding left` has lost its purpose, or the test its power.
     let options = options(Precision::Fp32, DialectName::Contrib, Padding::None);
-    let result = std::panic::catch_unwind(|| padded_rows_are_as_if_alone(TINY_CHAT, options, 2e-5));
-    assert!(result.is_err());
+    let off = largest_error(TINY_CHAT, &options);
+    assert!(off > 1e-3, "off by {off:e} only");
 }

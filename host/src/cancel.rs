@@ -1,11 +1,12 @@
 //! Stopping an answer on request.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A request to stop, shared between who asks and who works. Clones are the same request.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(Arc<Request>);
 
 impl Cancel {
     /// A request that nobody has made yet.
@@ -13,39 +14,75 @@ impl Cancel {
         Self::default()
     }
 
-    /// Asks the work to stop at its next step.
+    /// Asks the work to stop: within a long prompt at once, otherwise at its next step.
+    ///
+    /// Not for signal handlers, because it takes a lock; a thread that waits for signals may call it.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.made.store(true, Ordering::SeqCst);
+        self.0.actions().iter().for_each(|(_, action)| action());
     }
 
     /// Whether the work should stop.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.made.load(Ordering::SeqCst)
     }
 
     /// Takes the request back, before new work begins.
     pub fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.made.store(false, Ordering::SeqCst);
     }
 
-    /// From now on Ctrl-C makes this request instead of ending the program. One request per process can have it.
-    ///
-    /// While a line is read, the line editor gets Ctrl-C as a key, so that the request is made only while work goes on.
-    pub fn on_interrupt(&self) -> Result<(), CancelError> {
-        let request = self.clone();
-        ctrlc::set_handler(move || request.cancel()).map_err(|source| CancelError { source })
+    /// Until the guard is dropped, `action` is called when the request is made, and at once if it was made already. The action
+    /// must return soon, and must not touch this request.
+    pub(crate) fn during(&self, action: impl Fn() + Send + 'static) -> During<'_> {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut actions = self.0.actions();
+        // Under the lock: either this sees the request, or who makes it sees the action.
+        if self.is_cancelled() {
+            action();
+        }
+        actions.push((id, Box::new(action)));
+        During { request: &self.0, id }
     }
 }
 
-/// Ctrl-C could not be taken over.
-#[derive(Debug, thiserror::Error)]
-#[error("Ctrl-C cannot be handled: {source}")]
-pub struct CancelError {
-    source: ctrlc::Error,
+/// Holds an action of [`Cancel::during`].
+pub(crate) struct During<'a> {
+    request: &'a Request,
+    id: u64,
+}
+
+impl Drop for During<'_> {
+    fn drop(&mut self) {
+        self.request.actions().retain(|(id, _)| *id != self.id);
+    }
+}
+
+type Action = Box<dyn Fn() + Send>;
+
+#[derive(Default)]
+struct Request {
+    made: AtomicBool,
+    next: AtomicU64,
+    actions: Mutex<Vec<(u64, Action)>>,
+}
+
+impl Request {
+    fn actions(&self) -> MutexGuard<'_, Vec<(u64, Action)>> {
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("made", &self.made).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]
@@ -59,9 +96,23 @@ mod tests {
     }
 
     #[test]
-    fn one_handler_per_process() {
-        Cancel::new().on_interrupt().unwrap();
-        let message = Cancel::new().on_interrupt().unwrap_err().to_string();
-        assert!(message.contains("Ctrl-C"), "{message}");
+    fn actions_are_called_while_their_guard_lives() {
+        let (cancel, calls) = (Cancel::new(), Arc::new(AtomicUsize::new(0)));
+        let count = || calls.load(Ordering::SeqCst);
+        let action = || {
+            let calls = calls.clone();
+            move || {
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let guard = cancel.during(action());
+        assert_eq!(count(), 0);
+        cancel.clone().cancel();
+        assert_eq!(count(), 1);
+        drop(guard);
+        cancel.cancel();
+        assert_eq!(count(), 1);
+        drop(cancel.during(action()));
+        assert_eq!(count(), 2, "the request was made before");
     }
 }

@@ -26,10 +26,18 @@ pub(super) struct Question<'a> {
     pub(super) json: bool,
 }
 
+/// Most bytes of a prompt, which is more than any context holds.
+const LONGEST_PROMPT: u64 = 64 << 20;
+
 /// The prompt from standard input, without the line break at its end that `echo` adds. There must be one.
 pub(super) fn read_prompt(input: &mut dyn Read) -> Result<String, CliError> {
     let mut prompt = String::new();
-    input.read_to_string(&mut prompt).map_err(|source| CliError::Stream { stream: "standard input", source })?;
+    let closed = |source| CliError::Stream { stream: "standard input", source };
+    input.take(LONGEST_PROMPT + 1).read_to_string(&mut prompt).map_err(closed)?;
+    if prompt.len() as u64 > LONGEST_PROMPT {
+        let longest = LONGEST_PROMPT >> 20;
+        return Err(closed(io::Error::other(format!("a prompt has at most {longest} MiB; give a shorter one"))));
+    }
     if prompt.ends_with('\n') {
         prompt.pop();
         if prompt.ends_with('\r') {
@@ -161,6 +169,8 @@ mod tests {
         for empty in ["", "\n"] {
             assert!(matches!(read_prompt(&mut empty.as_bytes()).unwrap_err(), CliError::Usage(_)));
         }
+        let endless = read_prompt(&mut io::repeat(b'a')).unwrap_err().report().unwrap();
+        assert!(endless.contains("standard input") && endless.contains("64 MiB"), "{endless}");
         assert!(read_prompt(&mut &b"\xff"[..]).unwrap_err().report().unwrap().contains("standard input"));
     }
 }

@@ -106,7 +106,7 @@ pub(super) struct RuntimeArgs {
     #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
     pub(super) ep: String,
 
-    /// Number of threads; by default as many as there are fast cores
+    /// Number of threads; by default as many as there are physical cores
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) threads: Option<String>,
 

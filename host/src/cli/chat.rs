@@ -30,6 +30,8 @@ pub(super) enum Line {
     Text(String),
     /// Pressed Ctrl-C.
     Interrupted,
+    /// Typed bytes that are no text.
+    Undecodable,
     /// Pressed Ctrl-D, or the input is at its end.
     End,
 }
@@ -57,6 +59,10 @@ impl<D: Decoder> Chat<'_, D> {
                     self.note("Ctrl-D or /exit leaves.")?;
                     continue;
                 }
+                Line::Undecodable => {
+                    self.note("That is no UTF-8 text, so it was not read; please type it again.")?;
+                    continue;
+                }
                 Line::End => return Ok(()),
             };
             match text.trim() {
@@ -66,14 +72,16 @@ impl<D: Decoder> Chat<'_, D> {
                 "/stats" => self.statistics(last.as_ref())?,
                 "/reset" => {
                     self.conversation.reset();
+                    self.engine.reset();
                     last = None;
                     self.note("This is a new conversation.")?;
                 }
                 command if is_command(command) => {
                     self.note(&format!("There is no command {command}; /help lists them."))?;
                 }
-                text => {
-                    if let Some(answer) = self.say(text)? {
+                // As it was typed: indentation may matter.
+                _ => {
+                    if let Some(answer) = self.say(&text)? {
                         last = Some(answer);
                     }
                 }
@@ -209,6 +217,26 @@ mod tests {
         assert_eq!(with[0], with[1], "the same prompt again: {with:?}");
         let (_, notes, _) = chat(typed(&["/stats", "/reset", "/stats"]), &[], 500);
         assert_eq!(notes.matches("no answer yet").count(), 2, "{notes}");
+    }
+
+    #[test]
+    fn reset_empties_the_context() {
+        let (_, notes, _) = chat(typed(&["Hi!", "/reset", "/stats"]), &["Hello."], 500);
+        assert!(notes.contains("context: 0 of 500 tokens"), "{notes}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_end_the_chat() {
+        let lines = [vec![Line::Undecodable], typed(&["Hi!"])].concat();
+        let (output, notes, _) = chat(lines, &["Hello."], 500);
+        assert_eq!(output, "Hello.\n");
+        assert!(notes.contains("no UTF-8"), "{notes}");
+    }
+
+    #[test]
+    fn texts_are_said_as_they_were_typed() {
+        let lengths = |text: &str| chat(typed(&[text]), &["a"], 500).2;
+        assert!(lengths("    indented  ") > lengths("indented"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod answer;
 mod args;
 mod chat;
 mod error;
+mod interrupt;
 mod load;
 mod report;
 mod settings;
@@ -67,7 +68,7 @@ fn run(args: Args) -> Result<Exit, CliError> {
             let cancel = Cancel::new();
             let mut loaded = load(&settings, !raw, quiet, &cancel)?;
             let question = Question { prompt: &prompt, system: settings.system.clone(), raw, json };
-            cancel.on_interrupt().map_err(CliError::failed)?;
+            interrupt::takes_over(&cancel).map_err(CliError::failed)?;
             tracing::info!(milliseconds = loaded.time.as_millis(), "the model is ready");
             let generation = loaded.defaults.resolve(&settings.overrides).map_err(CliError::failed)?;
             let origin = (&loaded.origin, loaded.time);
@@ -80,7 +81,7 @@ fn run(args: Args) -> Result<Exit, CliError> {
 fn chat(settings: Settings, quiet: bool) -> Result<Exit, CliError> {
     let cancel = Cancel::new();
     let mut loaded = load(&settings, true, quiet, &cancel)?;
-    cancel.on_interrupt().map_err(CliError::failed)?;
+    interrupt::takes_over(&cancel).map_err(CliError::failed)?;
     // Not locked: threads of the runtime may have something to log.
     let mut notes = io::stderr();
     let closed = |source| CliError::Stream { stream: "standard error", source };
@@ -110,18 +111,12 @@ fn chat(settings: Settings, quiet: bool) -> Result<Exit, CliError> {
 
 /// Loads the model, and says so meanwhile if somebody watches.
 fn load(settings: &Settings, chat: bool, quiet: bool, cancel: &Cancel) -> Result<Loaded, CliError> {
-    let progress = |text: &str| {
-        let mut stderr = io::stderr().lock();
-        if stderr.is_terminal() && !quiet {
-            // Progress that cannot be shown is not worth a failure.
-            drop(write!(stderr, "{text}").and_then(|()| stderr.flush()));
-        }
-    };
-    progress(&format!("Loading {} ...", settings.load.model.display()));
-    let loaded = load::load(&settings.load, &settings.overrides, chat, cancel);
-    // Back to the start of the line, and clear it.
-    progress("\r\x1b[K");
-    loaded
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() && !quiet {
+        // A line of its own, because log lines may follow. Progress that cannot be shown is not worth a failure.
+        drop(writeln!(stderr, "Loading {} ...", settings.load.model.display()));
+    }
+    load::load(&settings.load, &settings.overrides, chat, cancel)
 }
 
 /// `RUST_LOG` decides what is logged; without it, -v and --quiet do.
@@ -142,7 +137,7 @@ fn log_to_stderr(verbose: u8, quiet: bool) -> Result<(), Problems> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .without_time()
         .with_target(false)
         .finish();

@@ -39,7 +39,7 @@ struct TimingReport {
     reused_tokens: usize,
     prefill_ms: f64,
     prefill_tokens_per_second: Option<f64>,
-    first_token_ms: f64,
+    first_token_ms: Option<f64>,
     decode_tokens: usize,
     decode_ms: f64,
     decode_tokens_per_second: Option<f64>,
@@ -67,7 +67,7 @@ impl<'a> Report<'a> {
                 reused_tokens: timings.reused_tokens,
                 prefill_ms: milliseconds(timings.prefill),
                 prefill_tokens_per_second: timings.prefill_rate(),
-                first_token_ms: milliseconds(timings.first_token),
+                first_token_ms: first_token(answer),
                 decode_tokens: timings.decode_tokens,
                 decode_ms: milliseconds(timings.decode),
                 decode_tokens_per_second: timings.decode_rate(),
@@ -87,11 +87,14 @@ pub(super) fn statistics(answer: &Answer) -> String {
     let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(", {rate:.1} tokens/s"));
     let share = |part: Duration| 100.0 * part.as_secs_f64() / timings.decode.as_secs_f64().max(f64::MIN_POSITIVE);
     let mut text = format!(
-        "prefill: {prefill_tokens} tokens in {:.1} ms{}, {reused_tokens} more were known; first token after {:.1} ms",
+        "prefill: {prefill_tokens} tokens in {:.1} ms{}, {reused_tokens} more were known",
         milliseconds(timings.prefill),
         rate(timings.prefill_rate()),
-        milliseconds(timings.first_token),
     );
+    text += &match first_token(answer) {
+        Some(time) => format!("; first token after {time:.1} ms"),
+        None => "; stopped before the first token".to_owned(),
+    };
     if decode_tokens > 0 {
         text += &format!(
             "\ndecode: {decode_tokens} tokens in {:.1} ms{}; runtime {:.1}%, sampling {:.1}%, output {:.1}%, other {:.1}%",
@@ -104,6 +107,11 @@ pub(super) fn statistics(answer: &Answer) -> String {
         );
     }
     text + &format!("\nfinish: {}; seed: {}", answer.finish_reason.name(), answer.seed)
+}
+
+/// Milliseconds until the first token, if there is one.
+fn first_token(answer: &Answer) -> Option<f64> {
+    (!answer.tokens.is_empty()).then(|| milliseconds(answer.timings.first_token))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -2,11 +2,16 @@
 
 use std::{fmt::Display, num::NonZeroUsize, path::PathBuf, str::FromStr};
 
+use clap::CommandFactory;
+
 use super::{
     Problems,
     args::{Args, GenerationArgs},
 };
 use crate::{generation::Overrides, provider};
+
+/// Every thread needs memory and starts at once, and the runtime takes the low 32 bits of any larger number.
+const MOST_THREADS: usize = 1024;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -56,13 +61,19 @@ impl Settings {
     /// Checks everything that can be checked without opening the package.
     pub(super) fn resolve(args: Args, terminals: Terminals) -> Result<Self, Problems> {
         let mut problems = Problems::default();
+        no_flags_as_texts(&args, &mut problems);
         let task = task(&args, terminals, &mut problems);
         let overrides = overrides(args.generation, &mut problems);
         let provider = provider::named(&args.runtime.ep)
             .map_err(|error| problems.say(error))
             .map(|provider| provider.name())
             .unwrap_or_default();
-        let threads = problems.number("--threads", args.runtime.threads, "a whole number of at least 1", |_| true);
+        let threads = problems.number(
+            "--threads",
+            args.runtime.threads,
+            format!("a whole number from 1 to {MOST_THREADS}"),
+            |threads: &NonZeroUsize| threads.get() <= MOST_THREADS,
+        );
         let max_context =
             problems.number("--max-context", args.runtime.max_context, "a whole number of at least 1", |_| true);
         if !problems.is_empty() {
@@ -77,6 +88,26 @@ impl Settings {
             verify: args.runtime.verify,
         };
         Ok(Self { task, system: args.system, overrides, load })
+    }
+}
+
+/// A text that is a flag by itself was hardly meant: the text before that flag is missing.
+fn no_flags_as_texts(args: &Args, problems: &mut Problems) {
+    let mut command = Args::command();
+    command.build();
+    let flags: Vec<String> = command
+        .get_arguments()
+        .flat_map(|argument| {
+            let long = argument.get_long().map(|long| format!("--{long}"));
+            long.into_iter().chain(argument.get_short().map(|short| format!("-{short}")))
+        })
+        .collect();
+    let texts = [("--prompt", &args.prompt), ("--system", &args.system)];
+    let texts = texts.into_iter().filter_map(|(flag, text)| Some((flag, text.as_ref()?)));
+    for (flag, text) in texts.chain(args.generation.stop.iter().map(|text| ("--stop", text))) {
+        if flags.contains(text) {
+            problems.add(flag, format!("has no text: {text} behind it is a flag"));
+        }
     }
 }
 
@@ -199,6 +230,29 @@ mod tests {
         assert_eq!(settings.load.threads.map(NonZeroUsize::get), Some(3));
         assert_eq!(settings.load.max_context.map(NonZeroUsize::get), Some(64));
         assert!(settings.load.verify);
+    }
+
+    #[test]
+    fn flags_are_no_texts() {
+        for flag in ["--prompt", "--system", "--stop"] {
+            for text in ["--json", "-q", "--help", "--seed"] {
+                let message =
+                    resolve(&["-p", "x", flag, text][usize::from(flag == "--prompt") * 2..], PIPES).unwrap_err();
+                assert!(message.contains(flag) && message.contains(text), "{message}");
+            }
+            for text in ["-5 + 3", "--json is a flag", "--", "-", "- x", "--jsonl"] {
+                resolve(&["-p", "x", flag, text][usize::from(flag == "--prompt") * 2..], PIPES).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn threads_have_a_bound() {
+        for threads in ["1025", "20000", "4294967298"] {
+            let message = resolve(&["-p", "x", "--threads", threads], PIPES).unwrap_err();
+            assert!(message.contains("--threads") && message.contains("1024"), "{message}");
+        }
+        resolve(&["-p", "x", "--threads", "1024"], PIPES).unwrap();
     }
 
     #[test]

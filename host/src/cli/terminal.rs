@@ -23,7 +23,10 @@ impl Lines for Terminal {
             Ok(text) => Ok(Line::Text(text)),
             Err(ReadlineError::Eof) => Ok(Line::End),
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
-            Err(error) => Err(io_error(error)),
+            Err(error) => match io_error(error) {
+                error if error.kind() == io::ErrorKind::InvalidData => Ok(Line::Undecodable),
+                error => Err(error),
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// The result of one generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,7 @@ pub struct Answer {
 }
 
 /// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// The model ended its answer, or a stop string appeared.
@@ -48,6 +47,12 @@ impl FinishReason {
     }
 }
 
+impl Serialize for FinishReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 /// Durations of one generation. Rates are derived from them, never stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
@@ -55,9 +60,9 @@ pub struct Timings {
     pub prefill_tokens: usize,
     /// Prompt tokens whose state was already there from the previous generation.
     pub reused_tokens: usize,
-    /// Computing the prompt tokens, up to the logits of the last one.
+    /// Computing the prompt tokens, up to the logits of the last one, or until it was cancelled.
     pub prefill: Duration,
-    /// From the start until the first token was sampled (TTFT).
+    /// From the start until the first token was sampled (TTFT); zero if none was.
     pub first_token: Duration,
     /// Sampled tokens after the first.
     pub decode_tokens: usize,

@@ -10,7 +10,9 @@ pub enum EngineError {
     #[error("the prompt is empty: there must be at least one token to continue from")]
     EmptyPrompt,
     /// The prompt alone is longer than the context.
-    #[error("the prompt has {tokens} tokens, but the context holds {context}; shorten it, or start a new conversation")]
+    #[error(
+        "the prompt has {tokens} tokens, but the context holds {context}; shorten it, start a new conversation, or raise --max-context if the model allows it"
+    )]
     PromptTooLong {
         /// Tokens in the prompt.
         tokens: usize,

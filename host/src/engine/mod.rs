@@ -117,8 +117,18 @@ impl<D: Decoder> Engine<D> {
             let logits = match self.decoder.step(&next) {
                 Ok(logits) => logits,
                 Err(DecoderError::Cancelled) => {
-                    let run = self.decoder.len() - self.fed.len();
+                    // Less than before if the state was lost: then all of it is forgotten.
+                    let run = match self.decoder.len().checked_sub(self.fed.len()) {
+                        Some(run) => run,
+                        None => {
+                            self.reset();
+                            0
+                        }
+                    };
                     self.fed.extend(next.drain(..run));
+                    if tokens.is_empty() {
+                        (timings.prefill_tokens, timings.prefill) = (run, step_start.elapsed());
+                    }
                     break FinishReason::Cancelled;
                 }
                 Err(DecoderError::ContextFull { .. }) if !tokens.is_empty() => break FinishReason::Context,

@@ -82,6 +82,11 @@ impl Package {
 /// The contract stored in the ONNX file at `path`.
 fn contract_of(path: &Path) -> Result<Contract, PackageError> {
     let unreadable = |source| PackageError::Unreadable { path: path.to_owned(), source };
+    // Before opening it: opening a pipe waits for somebody who writes.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        let reason = "it is neither a file nor a folder".to_owned();
+        return Err(PackageError::NotOnnx { path: path.to_owned(), reason });
+    }
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let text = metadata::find(file, length, METADATA_KEY).map_err(|error| match error {
@@ -125,7 +130,7 @@ pub enum PackageError {
         source: std::io::Error,
     },
     /// A folder without a graph.
-    #[error("{folder} holds no ONNX file, nor does its folder onnx; name a package that lfm2-export wrote, or write one with `lfm2-export MODEL --out {folder}`", folder = folder.display())]
+    #[error("{folder} holds no ONNX file, nor does its folder onnx; name a package that lfm2-export wrote, or write one with `lfm2-export MODEL --out {folder}/`", folder = folder.display())]
     NoGraph {
         /// The folder.
         folder: PathBuf,

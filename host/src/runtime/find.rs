@@ -12,6 +12,9 @@ use crate::platform;
 /// Folder that `make runtime` fills, in the repository.
 const REPOSITORY_FOLDER: &str = ".runtime";
 
+/// What the repository is told by.
+const REPOSITORY_FILES: [&str; 2] = ["Cargo.toml", "host/runtime/fetch.py"];
+
 /// Folder of the library in the repository's and the user's folder.
 const LIBRARY_FOLDER: &str = "onnxruntime";
 
@@ -73,18 +76,26 @@ impl Places {
         Err(RuntimeError::NotFound { places: looked })
     }
 
-    /// The repository is where a folder `.runtime` is, above the program or the current folder.
+    /// The repository, if the program or the current folder lies in it. Any other folder above them may be writable by others,
+    /// as that for temporary files is: nothing is loaded from there.
     fn in_repository(&self) -> (String, Option<PathBuf>) {
         let starts: Vec<&PathBuf> = [&self.program, &self.current].into_iter().flatten().collect();
         let wanted = Path::new(REPOSITORY_FOLDER).join(LIBRARY_FOLDER);
-        let folders = starts.iter().flat_map(|start| start.ancestors()).map(|folder| folder.join(&wanted));
-        let found = folders.into_iter().find_map(|folder| in_folder(&folder));
+        let folders = starts.iter().flat_map(|start| start.ancestors());
+        let folders = folders.filter(|folder| is_repository(folder)).map(|folder| folder.join(&wanted));
+        let mut folders = folders;
+        let found = folders.find_map(|folder| in_folder(&folder));
         let starts: Vec<_> = starts.iter().map(|start| start.display().to_string()).collect();
         (
             format!("in the repository: {} in {}, and in the folders above", wanted.display(), starts.join(" and ")),
             found,
         )
     }
+}
+
+/// Whether `folder` is the root of this project's repository.
+fn is_repository(folder: &Path) -> bool {
+    REPOSITORY_FILES.iter().all(|name| folder.join(name).is_file())
 }
 
 /// What the user named: a file, a folder with the library, or a bare file name that the system's loader finds.
@@ -157,7 +168,16 @@ mod tests {
         let cached = put(&root.join("cache/lfm2/onnxruntime"), &name);
         assert_eq!(found(&places), cached);
         let above_current = put(&root.join("work/.runtime/onnxruntime"), &name);
+        assert_eq!(found(&places), cached, "a folder above that is no repository is passed over");
+        let make_repository = |folder: &str| {
+            put(&root.join(folder), "Cargo.toml");
+            put(&root.join(folder).join("host/runtime"), "fetch.py");
+        };
+        put(&root.join("work"), "Cargo.toml");
+        assert_eq!(found(&places), cached);
+        make_repository("work");
         assert_eq!(found(&places), above_current);
+        make_repository("repository");
         let in_repository = put(&root.join("repository/.runtime/onnxruntime"), &name);
         assert_eq!(found(&places), in_repository);
         let beside = put(&root.join("repository/target/release"), &name);
