@@ -1,6 +1,8 @@
 //! What the decoder does beside computing: growing, ending, stopping, and refusing what does not fit.
 
 use std::fs;
+use std::thread;
+use std::time::Instant;
 
 use lfm2_export::recipe::Precision;
 use lfm2_host::cancel::Cancel;
@@ -59,21 +61,61 @@ fn long_prompts_are_run_in_chunks_with_the_same_result() {
 }
 
 #[test]
-fn a_long_prompt_stops_between_two_chunks() {
+fn a_long_prompt_stops_within_a_run() {
     let exported = Exported::new(TINY_CHAT, contrib(Precision::Fp32));
     let mut decoder = exported.decoder();
     let cancel = Cancel::new();
     decoder.set_cancel(cancel.clone());
-    decoder.set_chunk(4);
-    let tokens: Vec<u32> = (20..30).collect();
+    let length = decoder.context_length().min(2000);
+    decoder.set_chunk(length);
+    let tokens: Vec<u32> = (0..length as u32).map(|index| 20 + index % 37).collect();
+    let start = Instant::now();
     let expected = decoder.step(&tokens).unwrap().to_vec();
+    let whole = start.elapsed();
     decoder.reset();
-    cancel.cancel();
+
+    let asked = thread::spawn({
+        let cancel = cancel.clone();
+        move || {
+            thread::sleep(whole / 10);
+            cancel.cancel();
+        }
+    });
+    let start = Instant::now();
     assert!(matches!(decoder.step(&tokens), Err(DecoderError::Cancelled)));
-    assert_eq!(decoder.len(), 4, "the first chunk was run");
+    assert!(start.elapsed() < whole, "stopped in the one chunk that there is");
+    asked.join().unwrap();
+    assert!(decoder.is_empty(), "what was done is not known");
+    // A single token is finished, so that an answer that is stopped keeps its state.
+    decoder.step(&tokens[..1]).unwrap();
+    assert_eq!(decoder.len(), 1);
+    assert!(matches!(decoder.step(&tokens[1..3]), Err(DecoderError::Cancelled)));
+    assert!(decoder.is_empty());
     cancel.clear();
-    let logits = decoder.step(&tokens[4..]).unwrap().to_vec();
-    assert!(error(&logits, &expected) <= 5e-6, "what was run counts");
+    assert!(error(decoder.step(&tokens).unwrap().as_slice().unwrap(), &expected) <= 5e-6);
+}
+
+#[test]
+fn a_failed_run_leaves_nothing_until_the_reset() {
+    let exported = Exported::new("resaved", contrib(Precision::Fp32));
+    let tokens: Vec<u32> = (0..400).map(|index| index % 90).collect();
+    let expected = exported.decoder().step(&tokens[..5]).unwrap().to_vec();
+    // With a longer context than the graph has position tables for, running fails.
+    fs::remove_file(exported.package().join("lfm2.manifest.json")).unwrap();
+    let mut bytes = fs::read(&exported.graph).unwrap();
+    let (from, to) = (&br#""context_length":128"#[..], &br#""context_length":999"#[..]);
+    let position = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    bytes[position..position + to.len()].copy_from_slice(to);
+    fs::write(&exported.graph, bytes).unwrap();
+
+    let mut decoder = exported.decoder();
+    decoder.step(&tokens[..5]).unwrap();
+    let failure = decoder.step(&tokens[5..]).unwrap_err();
+    assert!(matches!(failure, DecoderError::Run { held: 5, .. }), "{failure}");
+    let failure = decoder.step(&tokens[..1]).unwrap_err().to_string();
+    assert!(failure.contains("undefined"), "{failure}");
+    decoder.reset();
+    assert!(error(decoder.step(&tokens[..5]).unwrap().as_slice().unwrap(), &expected) <= 5e-6);
 }
 
 #[test]
@@ -123,29 +165,34 @@ fn files_that_do_not_fit_their_description_are_errors() {
     let whole = fs::read(&exported.graph).unwrap();
 
     // Changes of the same length keep the file an ONNX file.
-    for (from, to) in [
-        (r#""vocab_size":96"#, r#""vocab_size":95"#),
-        (r#""present_conv.0","#, r#""present_conv.7","#),
-        (r#"{"name":"past_conv.0","dtype":"float32""#, r#"{"name":"past_conv.0","dtype":"float16""#),
-        (r#""shape":["batch_size",64,2]"#, r#""shape":["batch_size",63,2]"#),
-        (r#""minimum_runtime_minor":30"#, r#""minimum_runtime_minor":99"#),
+    for (from, to, part) in [
+        (r#""vocab_size":96"#, r#""vocab_size":95"#, "no row of 95 logits"),
+        (r#""present_conv.0","#, r#""present_conv.7","#, "no output present_conv.7"),
+        (r#"{"name":"past_conv.0","#, r#"{"name":"past_conv.1","#, "past_conv.1 is described twice"),
+        (r#"{"name":"past_conv.0","#, r#"{"name":"past_conv.9","#, "input past_conv.0 is not described"),
+        (r#"{"name":"past_conv.0","dtype":"float32""#, r#"{"name":"past_conv.0","dtype":"float16""#, "past_conv.0 is"),
+        (r#""shape":["batch_size",64,2]"#, r#""shape":["batch_size",63,2]"#, "63, 2]"),
+        (r#""minimum_runtime_minor":30"#, r#""minimum_runtime_minor":99"#, "1.99 or newer"),
     ] {
         let position = whole.windows(from.len()).position(|bytes| bytes == from.as_bytes());
         let position = position.unwrap_or_else(|| panic!("{from} is not in the file"));
         let mut changed = whole.clone();
         changed[position..position + to.len()].copy_from_slice(to.as_bytes());
         fs::write(&exported.graph, changed).unwrap();
-        assert!(first_error(&exported).is_some(), "{to} is accepted");
+        let message = first_error(&exported).unwrap_or_else(|| panic!("{to} is accepted"));
+        assert!(message.contains(part), "{to}: {message}");
     }
     for length in [whole.len() / 4, whole.len() / 2, whole.len() - 1] {
         fs::write(&exported.graph, &whole[..length]).unwrap();
-        assert!(first_error(&exported).is_some(), "cut to {length} bytes");
+        let message = first_error(&exported).unwrap_or_else(|| panic!("cut to {length} bytes"));
+        assert!(message.contains("lfm2.onnx"), "{message}");
     }
     fs::write(&exported.graph, &whole).unwrap();
     assert_eq!(first_error(&exported), None);
     let weights = fs::read(&data).unwrap();
     fs::write(&data, &weights[..weights.len() / 2]).unwrap();
-    assert!(first_error(&exported).is_some(), "half of the weights");
+    let message = first_error(&exported).expect("half of the weights");
+    assert!(message.contains("lfm2.onnx"), "{message}");
 }
 
 #[test]

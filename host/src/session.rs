@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use lfm2_graphs::contract::{Contract, Port};
+use std::collections::HashSet;
+
+use lfm2_graphs::contract::{Contract, DType, Port};
 use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
+use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::package::Package;
 use crate::provider::{self, Provider, ProviderError, SessionOptions};
@@ -33,7 +36,7 @@ impl Session {
         let builder = SessionBuilder::new(runtime.environment()).map_err(load)?;
         let mut builder = provider.configure(runtime, builder, options)?;
         let inner = builder.commit_from_file(package.graph()).map_err(load)?;
-        let problems = missing_ports(&inner, contract);
+        let problems = differences(&inner, contract);
         if !problems.is_empty() {
             return Err(SessionError::Ports { graph: package.graph().to_owned(), problems });
         }
@@ -46,26 +49,75 @@ impl Session {
     }
 }
 
-/// The ports of the contract that the graph does not have.
-fn missing_ports(session: &OrtSession, contract: &Contract) -> Vec<String> {
-    let overridable = session.overridable_initializers();
-    let inputs: Vec<_> =
-        session.inputs().iter().map(|it| it.name()).chain(overridable.iter().map(|it| it.name())).collect();
-    let outputs: Vec<_> = session.outputs().iter().map(|it| it.name()).collect();
-    let past = contract.states.iter().map(|state| &state.past);
-    let present = contract.states.iter().map(|state| &state.present);
+/// What the contract says otherwise than the graph. Nothing may be allocated by a contract before this is empty.
+fn differences(session: &OrtSession, contract: &Contract) -> Vec<String> {
     let described = &contract.inputs;
-    let missing = |kind: &'static str, ports: Vec<&Port>, names: &[&str]| -> Vec<String> {
-        ports
-            .into_iter()
-            .filter(|port| !names.contains(&&*port.name))
-            .map(|port| format!("{kind} {}", port.name))
-            .collect()
-    };
-    let wanted_inputs = [&described.input_ids, &described.attention_mask, &described.num_logits_to_keep];
-    let mut problems = missing("input", wanted_inputs.into_iter().chain(past).collect(), &inputs);
-    problems.extend(missing("output", [&contract.outputs.logits].into_iter().chain(present).collect(), &outputs));
+    let own = [&described.input_ids, &described.attention_mask, &described.num_logits_to_keep];
+    let inputs: Vec<&Port> = own.into_iter().chain(contract.states.iter().map(|state| &state.past)).collect();
+    let logits = &contract.outputs.logits;
+    let outputs: Vec<&Port> = [logits].into_iter().chain(contract.states.iter().map(|state| &state.present)).collect();
+    let required = session.inputs();
+    // Inputs with a default are listed apart.
+    let optional = session.overridable_initializers();
+    let optional = optional.iter().map(|it| (it.name(), it.dtype()));
+    let taken: Vec<_> = required.iter().map(|it| (it.name(), it.dtype())).chain(optional).collect();
+    let given: Vec<_> = session.outputs().iter().map(|it| (it.name(), it.dtype())).collect();
+
+    let mut problems = unlike("input", &inputs, &taken);
+    problems.extend(unlike("output", &outputs, &given));
+    let unfed = required.iter().map(Outlet::name).filter(|name| inputs.iter().all(|port| port.name != *name));
+    problems.extend(unfed.map(|name| format!("the input {name} is not described")));
+    if logits.shape.last().and_then(|dim| dim.fixed()) != Some(contract.vocab_size) {
+        problems.push(format!("the output {} has no row of {} logits", logits.name, contract.vocab_size));
+    }
     problems
+}
+
+/// The ports that occur twice, or that the graph does not have like that.
+fn unlike(kind: &str, ports: &[&Port], graph: &[(&str, &ValueType)]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    ports
+        .iter()
+        .filter_map(|port| {
+            let name = &port.name;
+            if !seen.insert(name) {
+                return Some(format!("the {kind} {name} is described twice"));
+            }
+            let Some((_, found)) = graph.iter().find(|(other, _)| other == name) else {
+                return Some(format!("there is no {kind} {name}"));
+            };
+            let expected = port_type(port);
+            (!fits(port, found)).then(|| format!("the {kind} {name} is {found}, not {expected}"))
+        })
+        .collect()
+}
+
+/// Whether type, rank and fixed dimensions are those of the port.
+fn fits(port: &Port, found: &ValueType) -> bool {
+    let ValueType::Tensor { ty, shape, .. } = found else { return false };
+    let same_size = |(expected, &found): (Option<usize>, &i64)| match expected {
+        Some(size) => usize::try_from(found) == Ok(size),
+        None => true,
+    };
+    *ty == element_type(port.dtype)
+        && shape.len() == port.shape.len()
+        && port.shape.iter().map(|dim| dim.fixed()).zip(shape.iter()).all(same_size)
+}
+
+fn port_type(port: &Port) -> String {
+    let dims: Vec<_> = port.shape.iter().map(|dim| dim.to_string()).collect();
+    format!("{}[{}]", port.dtype, dims.join(", "))
+}
+
+fn element_type(dtype: DType) -> TensorElementType {
+    match dtype {
+        DType::Float32 => TensorElementType::Float32,
+        DType::Float16 => TensorElementType::Float16,
+        DType::Int64 => TensorElementType::Int64,
+        DType::Int32 => TensorElementType::Int32,
+        DType::Uint8 => TensorElementType::Uint8,
+        DType::Bool => TensorElementType::Bool,
+    }
 }
 
 /// Why a graph cannot be loaded.
@@ -87,11 +139,15 @@ pub enum SessionError {
         reason: String,
     },
     /// The file was changed since its description was written.
-    #[error("{graph} lacks what its description names: {problems}; export the model again", graph = graph.display(), problems = problems.join(", "))]
+    #[error(
+        "{graph} is not as its description says; export the model again:\n{problems}",
+        graph = graph.display(),
+        problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    )]
     Ports {
         /// The ONNX file.
         graph: PathBuf,
-        /// The missing inputs and outputs.
+        /// One sentence for each port.
         problems: Vec<String>,
     },
 }

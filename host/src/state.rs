@@ -16,8 +16,6 @@ const ROWS: usize = 2;
 pub(crate) struct State {
     tensors: Vec<StateTensor>,
     len: usize,
-    /// Rows that the caches updated in place have room for.
-    capacity: usize,
     growth: Growth,
 }
 
@@ -45,7 +43,7 @@ impl State {
     pub(crate) fn new(states: &[contract::State], growth: Growth) -> Result<Self, StateError> {
         let capacity = growth.block.min(growth.limit);
         let tensors = states.iter().map(|spec| StateTensor::new(spec, capacity)).collect::<Result<_, _>>()?;
-        Ok(Self { tensors, len: 0, capacity, growth })
+        Ok(Self { tensors, len: 0, growth })
     }
 
     /// Number of tokens seen.
@@ -53,31 +51,33 @@ impl State {
         self.len
     }
 
-    /// Makes room for `total` tokens. Rows that are in use are copied.
-    pub(crate) fn reserve(&mut self, total: usize) -> Result<(), StateError> {
-        if total <= self.capacity {
-            return Ok(());
+    /// Makes room for `total` tokens. Rows that are in use are copied. If this fails half way, only [`State::reset`] makes the
+    /// state usable again.
+    pub(crate) fn reserve(&mut self, total: usize, binding: &mut IoBinding) -> Result<(), StateError> {
+        self.grow(total, |tensor| tensor.bind(binding))
+    }
+
+    /// As [`State::reserve`], with something that binds.
+    fn grow(
+        &mut self,
+        total: usize,
+        mut bind: impl FnMut(&mut StateTensor) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let growth = self.growth;
+        for tensor in &mut self.tensors {
+            let Some(capacity) = tensor.capacity().filter(|&capacity| capacity < total) else { continue };
+            // One tensor after the other, and each bound at once: the binding keeps the old buffer alive until then, so that
+            // only one is there twice.
+            tensor.grow(self.len, growth.grown(capacity, total))?;
+            bind(tensor)?;
         }
-        let capacity = self.growth.grown(self.capacity, total);
-        for tensor in self.tensors.iter_mut().filter(|tensor| tensor.spec.kind.grows() && tensor.is_in_place()) {
-            // One tensor after the other, so that only one is there twice.
-            tensor.grow(self.len, capacity)?;
-        }
-        self.capacity = capacity;
         Ok(())
     }
 
     /// Binds what is not bound yet, before a run. States updated in place stay bound.
     pub(crate) fn bind(&mut self, binding: &mut IoBinding) -> Result<(), StateError> {
         for tensor in self.tensors.iter_mut().filter(|tensor| !tensor.bound) {
-            binding.bind_input(&*tensor.spec.past.name, &tensor.value)?;
-            if tensor.is_in_place() {
-                binding.bind_output(&*tensor.spec.present.name, &mut tensor.value)?;
-                tensor.bound = true;
-            } else {
-                // The runtime allocates, because only it knows the shape before the run.
-                binding.bind_output_to_device(&*tensor.spec.present.name, &cpu()?)?;
-            }
+            tensor.bind(binding)?;
         }
         Ok(())
     }
@@ -93,9 +93,14 @@ impl State {
         Ok(())
     }
 
-    /// Forgets all tokens. The buffers stay, and so do their bindings.
+    /// Forgets all tokens. The buffers stay, and so do their bindings, unless a failure left them with different capacities.
     pub(crate) fn reset(&mut self) -> Result<(), StateError> {
         self.len = 0;
+        let capacities = || self.tensors.iter().filter_map(StateTensor::capacity);
+        if capacities().min() != capacities().max() {
+            let capacity = self.growth.block.min(self.growth.limit);
+            self.tensors.iter_mut().try_for_each(|tensor| tensor.start_over(capacity))?;
+        }
         self.tensors.iter_mut().try_for_each(StateTensor::reset)
     }
 
@@ -147,6 +152,33 @@ impl StateTensor {
         self.spec.update == Update::InPlace
     }
 
+    /// Rows that there is room for, if it is a cache that is updated in place.
+    fn capacity(&self) -> Option<usize> {
+        let cache = self.spec.kind.grows() && self.is_in_place();
+        cache.then(|| usize::try_from(self.value.shape()[ROWS]).unwrap_or_default())
+    }
+
+    fn bind(&mut self, binding: &mut IoBinding) -> Result<(), StateError> {
+        binding.bind_input(&*self.spec.past.name, &self.value)?;
+        if self.is_in_place() {
+            binding.bind_output(&*self.spec.present.name, &mut self.value)?;
+            self.bound = true;
+        } else {
+            // The runtime allocates, because only it knows the shape before the run.
+            binding.bind_output_to_device(&*self.spec.present.name, &cpu()?)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a cache that is updated in place by one with this capacity and no rows in use.
+    fn start_over(&mut self, capacity: usize) -> Result<(), StateError> {
+        if self.capacity().is_some_and(|old| old != capacity) {
+            self.value = allocate(&self.spec, &with_rows(&self.spec, &self.empty, capacity))?;
+            self.bound = false;
+        }
+        Ok(())
+    }
+
     fn grow(&mut self, len: usize, capacity: usize) -> Result<(), StateError> {
         let mut grown = allocate(&self.spec, &with_rows(&self.spec, &self.empty, capacity))?;
         match self.spec.past.dtype {
@@ -162,11 +194,7 @@ impl StateTensor {
         if !self.is_in_place() {
             self.value = allocate(&self.spec, &with_rows(&self.spec, &self.empty, 0))?;
         } else if !self.spec.kind.grows() {
-            // Rows of a cache need no clearing: those behind the last token are never read.
-            match self.spec.past.dtype {
-                DType::Float16 => self.value.try_extract_tensor_mut::<f16>()?.1.fill(f16::ZERO),
-                _ => self.value.try_extract_tensor_mut::<f32>()?.1.fill(0.0),
-            }
+            clear(&self.spec, &mut self.value)?;
         }
         Ok(())
     }
@@ -190,7 +218,7 @@ fn with_rows(spec: &contract::State, empty: &[usize], rows: usize) -> Vec<usize>
     shape
 }
 
-/// A tensor of zeros.
+/// A tensor of zeros; what the rows of a cache hold is left open, because those behind the last token are never read.
 fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateError> {
     let dtype = match spec.past.dtype {
         DType::Float32 => TensorElementType::Float32,
@@ -201,7 +229,20 @@ fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateE
     if elements.is_none_or(|elements| elements > isize::MAX as usize / 8) {
         return Err(StateError::Shape { name: spec.past.name.clone() });
     }
-    Ok(DynTensor::new(&Allocator::default(), dtype, shape.to_vec())?)
+    let mut tensor = DynTensor::new(&Allocator::default(), dtype, shape.to_vec())?;
+    if !spec.kind.grows() {
+        clear(spec, &mut tensor)?;
+    }
+    Ok(tensor)
+}
+
+/// Fills a tensor with zeros: the runtime hands out memory as it is.
+fn clear(spec: &contract::State, tensor: &mut DynTensor) -> Result<(), StateError> {
+    match spec.past.dtype {
+        DType::Float16 => tensor.try_extract_tensor_mut::<f16>()?.1.fill(f16::ZERO),
+        _ => tensor.try_extract_tensor_mut::<f32>()?.1.fill(0.0),
+    }
+    Ok(())
 }
 
 /// Copies the first `len` rows of every head.
@@ -302,14 +343,52 @@ mod tests {
             }
             state.len = 3;
             for (total, capacity) in [(4, 4), (5, 8), (9, 12), (13, 16), (17, 18), (18, 18)] {
-                state.reserve(total).unwrap();
-                assert_eq!(state.capacity, capacity, "for {total}");
-                assert_eq!(state.tensors[0].value.shape()[ROWS], capacity as i64);
+                state.grow(total, |_| Ok(())).unwrap();
+                assert_eq!(state.tensors[0].value.shape()[ROWS], capacity as i64, "for {total}");
                 assert_eq!(state.values().unwrap(), [("present".to_owned(), vec![1, 2, 3, 3], rows(3))]);
             }
             state.reset().unwrap();
             assert_eq!(state.values().unwrap(), [("present".to_owned(), vec![1, 2, 0, 3], vec![])]);
-            assert_eq!(state.capacity, 18, "buffers are kept");
+            assert_eq!(state.tensors[0].capacity(), Some(18), "buffers are kept");
+        }
+    }
+
+    #[test]
+    fn every_cache_is_bound_before_the_next_one_grows() {
+        Runtime::load(None).unwrap();
+        let mut state = State::new(&[cache(DType::Float32), cache(DType::Float16)], GROWTH).unwrap();
+        // Too large for any memory, so that growing fails half way.
+        let width = std::mem::replace(&mut state.tensors[1].empty[ROWS + 1], usize::MAX);
+        let mut bound = Vec::new();
+        let mut bind = |tensor: &mut StateTensor| {
+            bound.push(tensor.spec.past.dtype);
+            Ok(())
+        };
+        state.grow(7, &mut bind).unwrap_err();
+        assert_eq!(bound, [DType::Float32], "the old buffer of the first cache is not waited with");
+
+        let capacities = |state: &State| state.tensors.iter().filter_map(StateTensor::capacity).collect::<Vec<_>>();
+        assert_eq!(capacities(&state), [8, 4]);
+        state.tensors[1].empty[ROWS + 1] = width;
+        state.reset().unwrap();
+        assert_eq!(capacities(&state), [4, 4]);
+        assert!(!state.tensors[0].bound, "the binding has another buffer");
+        state.grow(7, |_| Ok(())).unwrap();
+        assert_eq!(capacities(&state), [8, 8]);
+    }
+
+    #[test]
+    fn convolution_states_begin_with_zeros() {
+        Runtime::load(None).unwrap();
+        let conv = spec(StateKind::Conv, DType::Float32, vec!["batch".into(), 2048.into(), 3.into()]);
+        let states: Vec<_> = (0..8).map(|_| State::new(std::slice::from_ref(&conv), GROWTH).unwrap()).collect();
+        for mut state in states {
+            assert!(state.values().unwrap()[0].2.iter().all(|&value| value == 0.0));
+            // Freed memory is handed out again.
+            state.tensors[0].value.try_extract_tensor_mut::<f32>().unwrap().1.fill(1.0);
+            drop(state);
+            let next = State::new(std::slice::from_ref(&conv), GROWTH).unwrap();
+            assert!(next.values().unwrap()[0].2.iter().all(|&value| value == 0.0));
         }
     }
 

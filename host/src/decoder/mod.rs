@@ -18,8 +18,8 @@ pub trait Decoder {
     /// unnormalised scores of the token that follows.
     ///
     /// On [`DecoderError::ContextFull`], [`DecoderError::NoTokens`] and [`DecoderError::UnknownToken`] nothing was run
-    /// and the state is as before. On [`DecoderError::Cancelled`] some of the tokens were run, as [`Decoder::len`]
-    /// tells. After [`DecoderError::Run`] the state is undefined until [`Decoder::reset`].
+    /// and the state is as before. On [`DecoderError::Cancelled`] some of the tokens were run, or the state was lost and is empty, as
+    /// [`Decoder::len`] tells. After [`DecoderError::Run`] the state is undefined until [`Decoder::reset`].
     fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError>;
 
     /// Forgets all tokens. Buffers are kept.
@@ -80,7 +80,7 @@ pub enum DecoderError {
         /// Largest number of tokens that the graph takes.
         available: usize,
     },
-    /// Stopped on request, between two chunks of a long prompt.
+    /// Stopped on request, in a long prompt.
     #[error("stopped on request")]
     Cancelled,
     /// The runtime failed.

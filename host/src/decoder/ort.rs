@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use lfm2_graphs::contract::Contract;
 use ndarray::{Array2, ArrayView1};
 use ort::memory::Allocator;
-use ort::session::IoBinding;
+use std::sync::Arc;
+
+use ort::session::{IoBinding, RunOptions};
 use ort::value::{DynValue, Shape, Tensor};
 
 use super::{Decoder, DecoderError};
@@ -37,6 +39,8 @@ pub struct OrtDecoder {
     context_length: usize,
     chunk: usize,
     cancel: Cancel,
+    /// Stops the run that is under way.
+    options: Arc<RunOptions>,
     run_time: Duration,
     /// Whether a run failed, after which the state is undefined.
     failed: bool,
@@ -67,6 +71,7 @@ impl OrtDecoder {
             context_length,
             chunk: CHUNK,
             cancel: Cancel::new(),
+            options: Arc::new(RunOptions::new()?),
             run_time: Duration::ZERO,
             failed: false,
             session,
@@ -85,7 +90,7 @@ impl OrtDecoder {
         self.chunk = tokens.max(1);
     }
 
-    /// Lets `cancel` stop long prompts between two chunks.
+    /// Lets `cancel` stop long prompts, between two operations of the graph.
     pub fn set_cancel(&mut self, cancel: Cancel) {
         self.cancel = cancel;
     }
@@ -155,16 +160,25 @@ impl OrtDecoder {
     fn run(&mut self, tokens: &[u32], logits: Logits) -> Result<Array2<f32>, DecoderError> {
         self.check(tokens)?;
         let held = self.len();
-        self.state.reserve(held + tokens.len()).map_err(failed_after(held))?;
+        // Until it is known that all went well, the states may be half grown or half updated.
+        self.failed = true;
+        self.state.reserve(held + tokens.len(), &mut self.binding).map_err(failed_after(held))?;
+        self.failed = false;
         let mut all = Vec::new();
         for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
             if index > 0 && self.cancel.is_cancelled() {
                 return Err(DecoderError::Cancelled);
             }
             let held = self.len();
-            // Until it is known that the run went well, the states may be half updated.
             self.failed = true;
-            let rows = self.run_chunk(chunk, logits).map_err(failed_after(held))?;
+            let rows = match self.run_chunk(chunk, logits) {
+                // What the run had done by then cannot be told.
+                Err(_) if chunk.len() > 1 && self.cancel.is_cancelled() => {
+                    self.reset();
+                    return Err(DecoderError::Cancelled);
+                }
+                rows => rows.map_err(failed_after(held))?,
+            };
             if let Some(rows) = rows {
                 all.extend_from_slice(rows.try_extract_tensor().map_err(failed_after(held))?.1);
             }
@@ -230,7 +244,18 @@ impl OrtDecoder {
 
         self.state.bind(&mut self.binding)?;
         let start = Instant::now();
-        let mut outputs = self.session.inner.run_binding(&self.binding)?;
+        self.options.unterminate()?;
+        // A single token is soon done, and a stopped run costs the state.
+        let stop = (tokens.len() > 1).then(|| {
+            let options = self.options.clone();
+            self.cancel.during(move || {
+                if let Err(error) = options.terminate() {
+                    tracing::warn!("the run cannot be stopped: {error}");
+                }
+            })
+        });
+        let mut outputs = self.session.inner.run_binding_with_options(&self.binding, &self.options)?;
+        drop(stop);
         self.run_time += start.elapsed();
         self.state.advance(&mut outputs, tokens.len())?;
         Ok(if logits == Logits::All { outputs.remove(output) } else { None })
