@@ -111,6 +111,8 @@ const RULES: &[Rule] = &[
         breaches: &[
             ("graphs/Cargo.toml", "[dependencies]\nort.workspace = true\n"),
             ("graphs/Cargo.toml", "[dev-dependencies]\nsafetensors = \"0.8\"\n"),
+            ("graphs/Cargo.toml", "[dependencies.ort]\nworkspace = true\n"),
+            ("graphs/Cargo.toml", "[target.'cfg(unix)'.dependencies.libc]\nworkspace = true\n"),
         ],
     },
     Rule {
@@ -322,14 +324,19 @@ const RULES: &[Rule] = &[
     Rule {
         name: "CONTRIBUTING.md lists the modules that exist, and no others",
         check: |files| {
-            let Some(page) = under(files, "CONTRIBUTING.md").next() else { return vec![] };
+            let Some(page) = under(files, "CONTRIBUTING.md").next() else {
+                return vec!["CONTRIBUTING.md was not found".to_owned()];
+            };
             let listed = listed_modules(&page.text);
             let missing = listed.iter().filter(|path| !files.iter().any(|file| is_under(file, &[path.as_str()])));
             let missing = missing.map(|path| format!("CONTRIBUTING.md lists {path}, which does not exist"));
             let unlisted = modules(files).into_iter().filter(|path| !listed.contains(path));
             missing.chain(unlisted.map(|path| format!("{path} is not listed under Layout"))).collect()
         },
-        breaches: &[("CONTRIBUTING.md", "## Layout\n```text\ngraphs/src/\n  gone.rs    what was here once\n```\n")],
+        breaches: &[
+            ("CONTRIBUTING.md", "## Layout\n```text\ngraphs/src/\n  gone.rs    what was here once\n```\n"),
+            ("README.md", "There is no such page."),
+        ],
     },
 ];
 
@@ -366,7 +373,8 @@ fn every_rule_sees_its_breaches() {
 #[test]
 fn the_repository_is_read() {
     let files = repository();
-    for path in ["Cargo.lock", "README.md", "graphs/src/lfm2/attention.rs", "tests/Cargo.toml", ".ci/run"] {
+    let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"];
+    for path in pages.into_iter().chain(["Cargo.lock", "graphs/src/lfm2/attention.rs", "tests/Cargo.toml", ".ci/run"]) {
         assert!(files.iter().any(|file| file.path == path && !file.text.is_empty()), "{path} was not found");
     }
 }
@@ -390,9 +398,11 @@ fn machine_path(line: &str) -> Option<String> {
 fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
     let mut listing = false;
     manifest.lines().filter_map(move |line| {
-        if line.starts_with('[') {
-            listing = line.ends_with("dependencies]");
-            return None;
+        if let Some(table) = line.trim().strip_prefix('[') {
+            listing = table.ends_with("dependencies]");
+            // `[dependencies.name]` lists the keys of one crate.
+            let one = table.strip_suffix(']').and_then(|table| table.rsplit_once("dependencies."));
+            return one.map(|(_, name)| name.trim_matches('"'));
         }
         let name = line.split(['.', '=', ' ']).next().filter(|name| !name.is_empty() && !name.starts_with('#'));
         name.filter(|_| listing)

@@ -5,7 +5,7 @@
 
 pip downloads the official wheel of one pinned version. The wheel's SHA-256 is compared with the table below, and only
 the shared libraries and the licence texts are taken out of it, into FOLDER/onnxruntime (FOLDER is `.runtime` at the top
-of the repository unless given). A second call finds the result and does nothing.
+of the repository unless given, and has to be given for another platform than this one). A second call finds the result and does nothing.
 
 Needs Python 3.8 or newer and pip, and installs nothing into Python.
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Tuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DEFAULT_FOLDER = REPOSITORY / ".runtime"
 STAMP = "stamp.json"
 LICENCES = ("onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt", "onnxruntime/Privacy.md")
 
@@ -93,15 +94,32 @@ class FetchError(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Fetches what the command line asks for. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Fetches the ONNX Runtime library that lfm2-host loads.")
-    parser.add_argument("--into", type=Path, default=REPOSITORY / ".runtime", help="folder to fill (default: .runtime)")
-    parser.add_argument("--platform", choices=sorted(ONNX_RUNTIME.wheels), help="fetch for another platform than this one")
+    parser.add_argument("--into", type=Path, help="folder to fill (default: .runtime)")
+    parser.add_argument("--platform", choices=sorted(ONNX_RUNTIME.wheels), help="fetch for another platform than this one; needs --into")
     options = parser.parse_args(arguments)
     try:
-        fetch(ONNX_RUNTIME, options.platform or this_platform(), options.into)
+        fetch(ONNX_RUNTIME, options.platform or this_platform(), destination(options.into, options.platform))
     except (FetchError, OSError) as error:
         say(f"error: {error}")
         return 1
     return 0
+
+
+def destination(into: Path | None, platform_name: str | None) -> Path:
+    """The folder to fill. A library of another platform must not replace the one that this machine loads."""
+    if into is not None:
+        return into
+    if platform_name is not None and not is_this_platform(platform_name):
+        raise FetchError(f"--platform {platform_name} is not this machine: name a folder for its library with --into")
+    return DEFAULT_FOLDER
+
+
+def is_this_platform(platform_name: str) -> bool:
+    """Whether this machine is `platform_name`. Machines without an official build are none of those in the table."""
+    try:
+        return this_platform() == platform_name
+    except FetchError:
+        return False
 
 
 def fetch(package: Package, platform_name: str, into: Path) -> Path:

@@ -129,6 +129,24 @@ class PlatformTest(unittest.TestCase):
                 else:
                     self.assertRaisesRegex(fetch.FetchError, "glibc 2.28", fetch.require_glibc)
 
+    def test_a_foreign_library_needs_a_folder_of_its_own(self):
+        cases = (
+            ([], "linux-x86_64", fetch.DEFAULT_FOLDER),
+            (["--platform", "linux-x86_64"], "linux-x86_64", fetch.DEFAULT_FOLDER),
+            (["--platform", "macos-arm64", "--into", "there"], "macos-arm64", Path("there")),
+            (["--platform", "macos-arm64"], None, None),
+        )
+        for arguments, platform_name, folder in cases:
+            with self.subTest(arguments=arguments), mock.patch.object(
+                fetch, "this_platform", lambda: "linux-x86_64"
+            ), mock.patch.object(fetch, "fetch") as fetched, contextlib.redirect_stderr(io.StringIO()) as said:
+                status = fetch.main(arguments)
+                if folder is None:
+                    self.assertEqual((status, fetched.called), (1, False))
+                    self.assertIn("--into", said.getvalue())
+                else:
+                    fetched.assert_called_once_with(fetch.ONNX_RUNTIME, platform_name, folder)
+
 
 if __name__ == "__main__":
     unittest.main()
