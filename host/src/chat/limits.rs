@@ -9,6 +9,9 @@ use minijinja::{Error, ErrorKind, State, Value};
 /// Longest template. Those of real models are below 32 KiB, and the parser takes time that grows with the square.
 pub(super) const LONGEST_SOURCE: usize = 64 << 10;
 
+/// Most `~` in a template. The library joins constants while it parses, which takes time with the square of their number.
+pub(super) const MOST_JOINS: usize = 1000;
+
 /// Steps that rendering may take; one stands for an instruction, or for 64 bytes of text that are made or printed. It is
 /// more than a hundred times what a chat of 100 turns takes, and bounds the memory of all texts to 128 MiB.
 pub(super) const FUEL: u64 = 2_000_000;

@@ -136,6 +136,9 @@ fn hostile_templates_are_errors() {
         ("{{ [[1]] | tojson(indent=9999999999) }}".into(), "indent"),
         (format!("{{{{ {}1 }}}}", "[".repeat(50_000)), "recursion"),
         ("x".repeat(65 << 10), "65536"),
+        (format!("{{{{ 'x'{} }}}}", "~1".repeat(1001)), "1001"),
+        ("{{ 'x' * 5000000000 }}".into(), "too"),
+        ("{{ 'x' * 50000 * 50000 }}".into(), "too"),
         ("{{ bos_token }}\n".into(), "renders nothing"),
         ("{# empty #}".into(), "renders nothing"),
     ];
