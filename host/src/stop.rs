@@ -6,7 +6,7 @@
 /// before the longest. So what is emitted does not depend on how the text was cut into pieces.
 #[derive(Debug, Clone, Default)]
 pub struct StopRules {
-    strings: Vec<String>,
+    strings: Vec<Matcher>,
     /// The end of the text so far, if a stop string may begin there.
     held: String,
     stopped: bool,
@@ -23,8 +23,8 @@ pub struct StopOutcome {
 
 impl StopRules {
     /// Rules that end the text before any of `strings`. Empty strings are left out: they would be found everywhere.
-    pub fn new(mut strings: Vec<String>) -> Self {
-        strings.retain(|string| !string.is_empty());
+    pub fn new(strings: Vec<String>) -> Self {
+        let strings = strings.into_iter().filter(|string| !string.is_empty()).map(Matcher::new).collect();
         Self { strings, held: String::new(), stopped: false }
     }
 
@@ -33,32 +33,60 @@ impl StopRules {
         if self.stopped {
             return StopOutcome { emit: String::new(), stopped: true };
         }
+        let before = self.held.len();
         self.held.push_str(text);
-        if let Some(start) = self.first_stop() {
-            self.stopped = true;
-            self.held.truncate(start);
-            return StopOutcome { emit: std::mem::take(&mut self.held), stopped: true };
+        for (index, byte) in text.bytes().enumerate() {
+            let complete = self.strings.iter_mut().filter_map(|string| string.push(byte)).max();
+            if let Some(length) = complete {
+                self.stopped = true;
+                self.held.truncate(before + index + 1 - length);
+                return StopOutcome { emit: std::mem::take(&mut self.held), stopped: true };
+            }
         }
-        let undecided = self.held.split_off(self.start_of_possible_stop());
-        StopOutcome { emit: std::mem::replace(&mut self.held, undecided), stopped: false }
+        let undecided = self.strings.iter().map(|string| string.matched).max().unwrap_or(0);
+        let decided = self.held.len() - undecided;
+        StopOutcome { emit: self.held.drain(..decided).collect(), stopped: false }
     }
 
     /// Ends the text: what was held back is shown after all, because no stop string can follow.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
+}
 
-    /// Where in the held text the stop string begins that is complete first.
-    fn first_stop(&self) -> Option<usize> {
-        let found = |string: &String| self.held.find(string).map(|start| (start + string.len(), start));
-        self.strings.iter().filter_map(found).min().map(|(_, start)| start)
+/// One stop string, and how much of it the text ends with: every byte of text is looked at once (Knuth, Morris, Pratt).
+#[derive(Debug, Clone)]
+struct Matcher {
+    string: Vec<u8>,
+    /// For every beginning of the string, by its length less one: the longest shorter one that it ends with.
+    shorter: Vec<usize>,
+    /// Length of the longest beginning of the string that the text ends with.
+    matched: usize,
+}
+
+impl Matcher {
+    /// `string` is not empty.
+    fn new(string: String) -> Self {
+        let string = string.into_bytes();
+        let mut shorter = vec![0; string.len()];
+        let mut matched = 0;
+        for index in 1..string.len() {
+            while matched > 0 && string[index] != string[matched] {
+                matched = shorter[matched - 1];
+            }
+            matched += usize::from(string[index] == string[matched]);
+            shorter[index] = matched;
+        }
+        Self { string, shorter, matched: 0 }
     }
 
-    /// Start of the longest end of the held text that is the beginning of a stop string.
-    fn start_of_possible_stop(&self) -> usize {
-        let begins_stop = |end: &str| self.strings.iter().any(|string| string.starts_with(end));
-        let mut starts = self.held.char_indices().map(|(start, _)| start);
-        starts.find(|&start| begins_stop(&self.held[start..])).unwrap_or(self.held.len())
+    /// Takes the next byte of text; the length of the string if it is complete with it. Nothing may follow then.
+    fn push(&mut self, byte: u8) -> Option<usize> {
+        while self.matched > 0 && self.string[self.matched] != byte {
+            self.matched = self.shorter[self.matched - 1];
+        }
+        self.matched += usize::from(self.string[self.matched] == byte);
+        (self.matched == self.string.len()).then_some(self.matched)
     }
 }
 
@@ -108,6 +136,15 @@ mod tests {
         assert_eq!(rules.push("1 < 2 <").emit, "1 < 2 ");
         assert_eq!(rules.push("|en").emit, "");
         assert_eq!(rules.push("ter").emit, "<|enter");
+    }
+
+    #[test]
+    fn long_stop_strings_take_no_long_time() {
+        let start = std::time::Instant::now();
+        let mut rules = StopRules::new(vec!["a".repeat(20_000) + "b"]);
+        let emitted: usize = (0..40_000).map(|_| rules.push("a").emit.len()).sum();
+        assert_eq!(emitted, 20_000);
+        assert!(rules.push("b").stopped && start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     }
 
     /// The definition, without regard to pieces.

@@ -10,7 +10,7 @@ use minijinja_contrib::pycompat;
 
 use super::ChatError;
 use super::json::{JsonStyle, python_float, to_json};
-use super::limits::{DEEPEST_VALUE, FUEL, WIDEST_INDENT, pay_for_method};
+use super::limits::{DEEPEST_VALUE, FUEL, WIDEST_INDENT, is_container, pay_for_method, pay_for_value};
 
 /// An environment for the templates of `file`.
 pub(super) fn environment(file: &Path) -> Result<Environment<'static>, ChatError> {
@@ -30,7 +30,12 @@ pub(super) fn environment(file: &Path) -> Result<Environment<'static>, ChatError
     });
     environment.set_formatter(|output, state, value| match as_python_float(value) {
         Some(float) => output.write_str(&float).map_err(Error::from),
-        None => escape_formatter(output, state, value),
+        None => {
+            if is_container(value) {
+                pay_for_value(state, value, 1)?;
+            }
+            escape_formatter(output, state, value)
+        }
     });
     environment.add_filter("string", string);
     environment.add_filter("tojson", tojson);

@@ -6,8 +6,11 @@
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// Longest template. Those of real models are below 32 KiB.
-pub(super) const LONGEST_SOURCE: usize = 256 << 10;
+/// Longest template. Those of real models are below 32 KiB, and the parser takes time that grows with the square.
+pub(super) const LONGEST_SOURCE: usize = 64 << 10;
+
+/// Most `~` in a template. The library joins constants while it parses, which takes time with the square of their number.
+pub(super) const MOST_JOINS: usize = 1000;
 
 /// Steps that rendering may take; one stands for an instruction, or for 64 bytes of text that are made or printed. It is
 /// more than a hundred times what a chat of 100 turns takes, and bounds the memory of all texts to 128 MiB.
@@ -16,12 +19,12 @@ pub(super) const FUEL: u64 = 2_000_000;
 /// Most spaces that `tojson` puts in for one level.
 pub(super) const WIDEST_INDENT: usize = 64;
 
-/// Deepest lists in lists that `tojson` writes.
+/// Deepest lists in lists that are printed.
 pub(super) const DEEPEST_VALUE: usize = 200;
 
 /// Stack for parsing and rendering. The parser calls itself for every `not` and `-`, so the longest template may need this
 /// much; systems hand it out page by page, as it is used.
-const STACK: usize = 512 << 20;
+const STACK: usize = 256 << 20;
 
 /// Runs `work` with a stack that no template within the limits can exhaust.
 ///
@@ -71,6 +74,27 @@ pub(super) fn pay_for_method(state: &State, value: &Value, method: &str, argumen
         }
         _ => Ok(()),
     }
+}
+
+/// Pays for printing a list or an object: the library would count the text only when it is made.
+///
+/// # Errors
+/// Out of fuel; nested too deeply.
+pub(super) fn pay_for_value(state: &State, value: &Value, level: usize) -> Result<(), Error> {
+    if level > DEEPEST_VALUE {
+        let message = format!("a value is nested more than {DEEPEST_VALUE} levels deep");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)?;
+    if is_container(value) {
+        for item in value.try_iter()? {
+            if value.kind() == ValueKind::Map {
+                pay_for_value(state, &value.get_item(&item)?, level + 1)?;
+            }
+            pay_for_value(state, &item, level + 1)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a value has others in it.

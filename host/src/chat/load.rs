@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::environment::{environment, without_generation_tags};
-use super::limits::{LONGEST_SOURCE, with_large_stack};
+use super::limits::{LONGEST_SOURCE, MOST_JOINS, with_large_stack};
 use super::{ChatError, ChatTemplate, DEFAULT};
 use crate::text::special_token;
 
@@ -43,6 +43,11 @@ impl ChatTemplate {
         for (name, source) in &templates {
             if source.len() > LONGEST_SOURCE {
                 let message = format!("has {} bytes, but a template has at most {LONGEST_SOURCE}", source.len());
+                return Err(template.failure(name, None, message));
+            }
+            let joins = source.matches('~').count();
+            if joins > MOST_JOINS {
+                let message = format!("has {joins} `~`, but a template has at most {MOST_JOINS}");
                 return Err(template.failure(name, None, message));
             }
         }

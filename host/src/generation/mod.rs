@@ -1,5 +1,9 @@
 //! How a package wants text to be generated, and what a request changes about it.
 
+mod keys;
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use rand::TryRng;
@@ -65,23 +69,6 @@ const LFM2: SamplingSettings =
 const TRANSFORMERS: SamplingSettings =
     SamplingSettings { temperature: 1.0, top_k: 50, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
 
-/// Keys of `generation_config.json` that change which token is chosen and that the host does not know, with the value that
-/// has no effect.
-const UNSUPPORTED: [(&str, f64); 12] = [
-    ("num_beams", 1.0),
-    ("typical_p", 1.0),
-    ("epsilon_cutoff", 0.0),
-    ("eta_cutoff", 0.0),
-    ("no_repeat_ngram_size", 0.0),
-    ("guidance_scale", 1.0),
-    ("min_length", 0.0),
-    ("min_new_tokens", 0.0),
-    ("encoder_repetition_penalty", 1.0),
-    ("encoder_no_repeat_ngram_size", 0.0),
-    ("penalty_alpha", 0.0),
-    ("top_h", 1.0),
-];
-
 impl GenerationDefaults {
     /// Reads the settings of the package in `folder`.
     ///
@@ -95,7 +82,7 @@ impl GenerationDefaults {
     ///
     /// # Errors
     /// A file that cannot be read or has values of the wrong kind, all named at once; values out of range; no token that
-    /// ends an answer.
+    /// ends an answer, or one that is not below `vocab_size` of `config.json`.
     pub fn load(folder: &Path) -> Result<Self, GenerationError> {
         let file = folder.join("generation_config.json");
         let mut reader = Reader { config: read_object(&file)?, problems: Vec::new() };
@@ -103,11 +90,17 @@ impl GenerationDefaults {
         let max_new_tokens = reader.whole("max_new_tokens");
         let stop = reader.strings("stop_strings");
         let eos = reader.tokens("eos_token_id");
+        if max_new_tokens == Some(0) {
+            reader.problems.push("max_new_tokens is 0 but has to be at least 1".into());
+        }
+        reader.check_eos(&eos, vocab_size(folder)?);
         if !reader.problems.is_empty() {
             return Err(GenerationError::Parse { file, message: reader.problems.join("; ") });
         }
-        sampling.validate().map_err(|source| GenerationError::Settings { file: Some(file), source })?;
-        warn_of_unsupported(&reader.config);
+        sampling.validate().map_err(|source| GenerationError::Settings { file: Some(file.clone()), source })?;
+        for key in keys::without_effect(&reader.config) {
+            tracing::warn!("{} sets {key}, which is not supported and has no effect", file.display());
+        }
         let eos = if eos.is_empty() { eos_elsewhere(folder)? } else { eos };
         Ok(Self { sampling, max_new_tokens, eos, stop })
     }
@@ -189,6 +182,15 @@ impl Reader {
         self.take(key, "a string or a list of them, none empty", |value| one_or_more(value, text)).unwrap_or_default()
     }
 
+    /// A token that the model cannot choose would never end an answer.
+    fn check_eos(&mut self, eos: &[u32], vocab_size: Option<u64>) {
+        let Some(vocab_size) = vocab_size else { return };
+        let unknown = eos.iter().filter(|&&token| u64::from(token) >= vocab_size);
+        self.problems.extend(unknown.map(|token| {
+            format!("eos_token_id is {token}, but the model has only {vocab_size} tokens, according to config.json")
+        }));
+    }
+
     fn take<T>(&mut self, key: &str, kind: &str, convert: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let value = self.config.get(key).filter(|value| !value.is_null())?;
         let converted = convert(value);
@@ -206,12 +208,9 @@ fn one_or_more<T>(value: &Value, convert: impl Fn(&Value) -> Option<T>) -> Optio
     }
 }
 
-fn warn_of_unsupported(config: &Value) {
-    for (key, neutral) in UNSUPPORTED {
-        if config[key].as_f64().is_some_and(|value| value != neutral) {
-            tracing::warn!("generation_config.json sets {key}, which is not supported and has no effect");
-        }
-    }
+/// Number of tokens of the model, if `config.json` tells.
+fn vocab_size(folder: &Path) -> Result<Option<u64>, GenerationError> {
+    Ok(read_object(&folder.join("config.json"))?["vocab_size"].as_u64())
 }
 
 /// The tokens that end an answer, if `generation_config.json` names none.
@@ -219,6 +218,8 @@ fn eos_elsewhere(folder: &Path) -> Result<Vec<u32>, GenerationError> {
     let file = folder.join("config.json");
     let mut reader = Reader { config: read_object(&file)?, problems: Vec::new() };
     let eos = reader.tokens("eos_token_id");
+    let vocab_size = reader.config["vocab_size"].as_u64();
+    reader.check_eos(&eos, vocab_size);
     if !reader.problems.is_empty() {
         return Err(GenerationError::Parse { file, message: reader.problems.join("; ") });
     }
@@ -301,101 +302,4 @@ pub enum GenerationError {
         /// What the system says.
         message: String,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A package with these files.
-    fn load(files: &[(&str, &str)]) -> Result<GenerationDefaults, GenerationError> {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in files {
-            std::fs::write(folder.path().join(name), content).unwrap();
-        }
-        GenerationDefaults::load(folder.path())
-    }
-
-    fn sampling(generation_config: &str) -> SamplingSettings {
-        let files = [("generation_config.json", generation_config), ("config.json", r#"{"eos_token_id": 7}"#)];
-        load(&files).unwrap().sampling
-    }
-
-    #[test]
-    fn sampling_values_of_the_file_come_first() {
-        assert_eq!(sampling(r#"{"eos_token_id": 7, "temperature": null}"#), LFM2);
-        assert_eq!(sampling(r#"{"do_sample": true}"#), LFM2);
-        let lfm2_5 = sampling(
-            r#"{"do_sample": true, "temperature": 0.1, "top_k": 40, "top_p": 0.1, "repetition_penalty": 1.05}"#,
-        );
-        let expected =
-            SamplingSettings { temperature: 0.1, top_k: 40, top_p: 0.1, min_p: 0.0, repetition_penalty: 1.05, seed: 0 };
-        assert_eq!(lfm2_5, expected);
-        assert_eq!(sampling(r#"{"min_p": 0.1}"#), SamplingSettings { min_p: 0.1, ..TRANSFORMERS });
-        assert_eq!(sampling(r#"{"do_sample": false}"#), SamplingSettings { temperature: 0.0, ..TRANSFORMERS });
-        assert!(sampling(r#"{"do_sample": false, "temperature": 0.7}"#).is_greedy());
-    }
-
-    #[test]
-    fn eos_is_found_in_any_file() {
-        let eos = |files: &[(&str, &str)]| load(files).unwrap().eos;
-        let config = ("config.json", r#"{"eos_token_id": [7, 2]}"#);
-        assert_eq!(eos(&[("generation_config.json", r#"{"eos_token_id": 3}"#), config]), [3]);
-        assert_eq!(eos(&[("generation_config.json", r#"{"eos_token_id": []}"#), config]), [7, 2]);
-        assert_eq!(eos(&[config]), [7, 2]);
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-chat/tokenizer.json");
-        let tokenizer = std::fs::read_to_string(fixture).unwrap();
-        let tokenizer = ("tokenizer.json", tokenizer.as_str());
-        assert_eq!(eos(&[tokenizer, ("tokenizer_config.json", r#"{"eos_token": {"content": "<|im_end|>"}}"#)]), [7]);
-        for files in [&[][..], &[tokenizer, ("tokenizer_config.json", r#"{"eos_token": "</s>"}"#)][..]] {
-            assert!(matches!(load(files), Err(GenerationError::NoEos { .. })), "{files:?}");
-        }
-    }
-
-    #[test]
-    fn all_wrong_values_are_named_with_their_file() {
-        let file = r#"{"temperature": "hot", "top_k": -1, "eos_token_id": ["</s>"], "stop_strings": [""], "max_new_tokens": 1.5}"#;
-        let message = load(&[("generation_config.json", file)]).unwrap_err().to_string();
-        for part in ["generation_config.json", "temperature", "top_k", "eos_token_id", "stop_strings", "max_new_tokens"]
-        {
-            assert!(message.contains(part), "{message}");
-        }
-        let message = load(&[("generation_config.json", r#"{"top_p": 2, "min_p": -1}"#)]).unwrap_err().to_string();
-        assert!(["generation_config.json", "top_p", "min_p"].iter().all(|part| message.contains(part)), "{message}");
-        for damaged in ["[]", "{"] {
-            assert!(matches!(load(&[("generation_config.json", damaged)]), Err(GenerationError::Parse { .. })));
-        }
-    }
-
-    #[test]
-    fn requests_override_the_package() {
-        let config = r#"{"eos_token_id": 7, "temperature": 0.5, "max_new_tokens": 9, "stop_strings": "END"}"#;
-        let defaults = load(&[("generation_config.json", config)]).unwrap();
-        let overrides = Overrides {
-            temperature: Some(0.0),
-            top_k: Some(3),
-            seed: Some(11),
-            stop: vec!["END".into(), "\n".into()],
-            ..Overrides::default()
-        };
-        let generation = defaults.resolve(&overrides).unwrap();
-        assert_eq!(generation.sampling, SamplingSettings { temperature: 0.0, top_k: 3, seed: 11, ..TRANSFORMERS });
-        assert_eq!((generation.max_new_tokens, generation.stop), (Some(9), vec!["END".into(), "\n".into()]));
-
-        let wrong = Overrides { temperature: Some(-1.0), top_p: Some(2.0), ..Overrides::default() };
-        let message = defaults.resolve(&wrong).unwrap_err().to_string();
-        assert!(message.contains("temperature") && message.contains("top_p"), "{message}");
-        let empty = Overrides { stop: vec![String::new()], ..Overrides::default() };
-        assert!(matches!(defaults.resolve(&empty), Err(GenerationError::EmptyStop)));
-        let none = Overrides { max_new_tokens: Some(0), ..Overrides::default() };
-        assert!(matches!(defaults.resolve(&none), Err(GenerationError::NoNewTokens)));
-    }
-
-    #[test]
-    fn without_a_seed_every_answer_gets_its_own() {
-        let defaults = load(&[("config.json", r#"{"eos_token_id": 7}"#)]).unwrap();
-        let seeds: Vec<u64> = (0..4).map(|_| defaults.resolve(&Overrides::default()).unwrap().sampling.seed).collect();
-        assert!(seeds.iter().all(|&seed| seed < 1 << 32));
-        assert!(seeds.windows(2).any(|pair| pair[0] != pair[1]), "{seeds:?}");
-    }
 }
