@@ -108,8 +108,9 @@ fn what_is_typed_is_answered() {
     chat.types(format!("{QUESTION}\r/stats\r").as_bytes());
     chat.sees(ANSWER);
     chat.sees("prefill: ");
-    let context = chat.sees(" tokens\r\n> ");
-    assert!(!context.contains("context: 0 of"), "{context}");
+    let statistics = chat.sees(" of 4096 tokens");
+    assert!(!statistics.ends_with("context: 0 of 4096 tokens"), "{statistics}");
+    chat.sees("> ");
     chat.types(b"/reset\r");
     chat.sees("new conversation");
     chat.types(b"/stats\r");
