@@ -299,6 +299,18 @@ fn an_interrupt_ends_the_answer_with_its_status() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = program(&["-p", "x", "--model"]);
+    command.arg(&pipe);
+    let errors = run(command).failure(1);
+    assert!(errors.contains("neither a file nor a folder"), "{errors}");
+}
+
 /// Where the runtime library is, which the tests themselves have to find too.
 fn library() -> &'static Path {
     lfm2_host::runtime::Runtime::load(None).unwrap().library()
