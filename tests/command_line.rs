@@ -258,8 +258,9 @@ fn diagnostics_go_to_standard_error() {
     assert_eq!(run(host(&["-p", QUESTION, "--quiet"])).answer(), format!("{ANSWER}\n"));
 }
 
-/// Arguments of an answer that does not end soon: it always takes a token that is no end.
-const ENDLESS: [&str; 6] = ["--raw", "-p", "a", "--temperature=1000", "--min-p=0", "--top-k=0"];
+/// Arguments of an answer that does not end before the context of thousands of tokens is full: what is most likely goes round in
+/// circles, without chance.
+const ENDLESS: [&str; 5] = ["--raw", "-p", "<|startoftext|>", "--temperature=0", "--repetition-penalty=1"];
 
 #[test]
 fn nobody_reading_is_no_failure() {
@@ -296,6 +297,18 @@ fn an_interrupt_ends_the_answer_with_its_status() {
             assert_eq!(json["finish_reason"], "cancelled");
         }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = program(&["-p", "x", "--model"]);
+    command.arg(&pipe);
+    let errors = run(command).failure(1);
+    assert!(errors.contains("neither a file nor a folder"), "{errors}");
 }
 
 /// Where the runtime library is, which the tests themselves have to find too.
