@@ -40,10 +40,15 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // When stderr is gone as well, the exit status is all that is left to tell.
             drop(writeln!(io::stderr(), "error: {error:#}"));
-            ExitCode::from(failure)
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { failure })
         }
     }
 }
+
+/// What the arguments alone show to be wrong, though clap cannot see it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
 
 /// Prints a result.
 fn print(text: &str) -> anyhow::Result<Outcome> {

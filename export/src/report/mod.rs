@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest};
 
+use crate::input::{GRAPH, read_file};
 use crate::proto::{DecodeError, Model, decode};
 
 /// An ONNX file, read without its weights.
@@ -55,7 +56,7 @@ fn graphs(path: &Path) -> Result<Vec<PathBuf>, ReportError> {
 }
 
 fn read(path: PathBuf) -> Result<OpenedGraph, ReportError> {
-    let bytes = fs::read(&path).map_err(|source| ReportError::Io { path: path.clone(), source })?;
+    let bytes = read_file(&path, GRAPH).map_err(|source| ReportError::Io { path: path.clone(), source })?;
     let model = decode(&bytes).map_err(|source| ReportError::Onnx { path: path.clone(), source })?;
     let contract = model.metadata.get(METADATA_KEY).map(|json| Contract::from_json(json)).transpose();
     let contract = contract.map_err(|source| ReportError::Contract { path: path.clone(), source })?;
