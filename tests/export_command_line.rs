@@ -70,6 +70,7 @@ fn help_names_every_flag_and_shows_examples() {
         "--offline",
         "--token",
         "HF_TOKEN",
+        "HF_HUB_OFFLINE",
         "--json",
         "inspect",
         "diff",
@@ -204,13 +205,17 @@ fn what_is_wrong_is_said_before_anything_is_written() {
         }
         assert_eq!(files(folder.path()), Vec::<String>::new(), "nothing is left after: {message}");
     };
-    fails(&tiny, &out, &["--precision", "q4", "--dialect", "portable"], 1, &["--dialect contrib"]);
-    fails(&tiny, &out, &["--max-context", "0"], 1, &["1 to 4096"]);
+    fails(&tiny, &out, &["--precision", "q4", "--dialect", "portable"], 2, &["--dialect contrib"]);
+    fails(&tiny, &out, &["--max-context", "0"], 2, &["--max-context is 0"]);
     fails(&tiny, &out, &["--max-context", "4097"], 1, &["1 to 4096"]);
     fails(&tiny, &out, &["--precision", "q5"], 2, &["fp32, fp16, q8, q4, q4f16"]);
-    fails(&tiny, &folder.path().join("model.bin"), &[], 1, &[".onnx"]);
+    fails(&tiny, &folder.path().join("model.bin"), &[], 2, &[".onnx"]);
     fails(Path::new("no-such-folder"), &out, &[], 1, &["no-such-folder"]);
-    fails(Path::new("owner/name"), &out, &["--offline", "--cache-dir", "none"], 1, &["owner/name"]);
+    fails(Path::new("owner/name"), &out, &["--offline", "--cache-dir", "none"], 1, &["no folder owner/name here"]);
+    fails(&tiny.join("config.json"), &out, &[], 2, &["name the folder that holds it"]);
+    let for_the_hub = ["--revision", "main", "--offline", "--token", "x", "--cache-dir", "none"];
+    fails(&tiny, &out, &for_the_hub, 2, &["--revision, --cache-dir, --offline, --token", "only for models on the hub"]);
+    fails(&tiny, &out, &["--token", " "], 2, &["the token is empty"]);
     // Without a tokenizer there is nothing to chat with.
     fails(&fixture("original"), &out, &[], 1, &["tokenizer.json"]);
     let narrow = TINY_RANDOM.into_iter().find(|name| needs_portable(name)).unwrap();

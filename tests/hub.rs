@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lfm2_export::checkpoint::Checkpoint;
 use lfm2_export::config::ModelConfig;
@@ -214,6 +214,58 @@ fn offline_says_what_is_missing() {
 }
 
 #[test]
+fn a_silent_server_is_given_up() {
+    let cache = tempfile::tempdir().unwrap();
+    for file in [None, Some("config.json"), Some("model.safetensors")] {
+        let mut model = Model::fixture("tiny-chat");
+        model.stalls = file.is_none();
+        model.stalled.extend(file.map(str::to_owned));
+        let server = Server::start(model);
+        let hub = Hub { patience: Duration::from_millis(500), ..server.hub(&cache) };
+        let start = Instant::now();
+        let error = hub.fetch("org/model").unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        match file {
+            None => assert!(matches!(error, HubError::Network { .. }), "{error}"),
+            Some(name) => assert!(matches!(&error, HubError::Stalled { file, .. } if file == name), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn shards_that_the_repository_lacks_are_named() {
+    let mut model = Model::fixture("tiny-random/sharded");
+    model.add_tokenizer();
+    model.files.remove("model-00002-of-00002.safetensors");
+    let server = Server::start(model);
+    let cache = tempfile::tempdir().unwrap();
+    let error = server.hub(&cache).fetch("org/model").unwrap_err();
+    let HubError::Incomplete { files, .. } = &error else { panic!("{error}") };
+    assert_eq!(files, &["model-00002-of-00002.safetensors"]);
+    assert!(server.ranges("model-00001-of-00002.safetensors").is_empty(), "nothing is downloaded in vain");
+}
+
+#[test]
+fn an_index_beside_a_single_file_is_not_looked_at() {
+    let mut model = Model::fixture("tiny-chat");
+    model.add("model.safetensors.index.json", b"{}");
+    let server = Server::start(model);
+    let cache = tempfile::tempdir().unwrap();
+    Checkpoint::open(&server.hub(&cache).fetch("org/model").unwrap()).unwrap();
+}
+
+#[test]
+fn tokens_that_are_none_are_not_sent() {
+    let server = Server::start(Model::fixture("tiny-chat"));
+    let cache = tempfile::tempdir().unwrap();
+    for token in ["", "a\nb", "a b", "ä"] {
+        let hub = Hub { token: Some(token.to_owned()), ..server.hub(&cache) };
+        assert!(matches!(hub.fetch("org/model"), Err(HubError::Token)), "{token:?}");
+    }
+    assert_eq!(server.requests(), Vec::<String>::new());
+}
+
+#[test]
 fn a_busy_server_is_asked_again() {
     let mut model = Model::fixture("tiny-chat");
     model.busy_once.insert("tokenizer.json".to_owned());
@@ -238,6 +290,10 @@ fn sorted_names(folder: &Path) -> Vec<String> {
 #[derive(Default)]
 struct Model {
     files: BTreeMap<String, Vec<u8>>,
+    /// The list of files is never sent.
+    stalls: bool,
+    /// Files of which only the beginning is ever sent.
+    stalled: HashSet<String>,
     /// Everything needs this token.
     token: Option<&'static str>,
     /// Files are refused, whoever asks.
@@ -322,6 +378,7 @@ impl Server {
             cache_dir: cache.path().to_owned(),
             revision: "main".to_owned(),
             offline: false,
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -404,11 +461,13 @@ struct Answer {
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     cut_after: Option<usize>,
+    /// Half of it is sent, and the connection stays open.
+    stalls: bool,
 }
 
 impl Answer {
     fn new(status: &'static str) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut_after: None }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut_after: None, stalls: false }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -422,6 +481,11 @@ impl Answer {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
+        if self.stalls {
+            stream.write_all(&head.as_bytes()[..head.len() / 2])?;
+            thread::sleep(Duration::from_secs(5));
+            return Ok(());
+        }
         stream.write_all((head + "\r\n").as_bytes())?;
         stream.write_all(&self.body[..self.cut_after.unwrap_or(self.body.len()).min(self.body.len())])?;
         stream.shutdown(Shutdown::Write)
@@ -433,7 +497,16 @@ impl State {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
         let request = Request::read(&stream)?;
-        let answer = self.answer(&request);
+        let mut answer = self.answer(&request);
+        let is_stalled = {
+            let model = self.model.lock().unwrap();
+            let is_download = request.range.as_deref() != Some("bytes=0-0");
+            is_download && request.path.rsplit('/').next().is_some_and(|name| model.stalled.contains(name))
+                || model.stalls && request.path.starts_with("/api/")
+        };
+        if is_stalled {
+            answer.stalls = true;
+        }
         self.requests.lock().unwrap().push(request);
         answer.send(&stream)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lfm2_graphs::ir::{Content, Format, Role, Weight};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::problems::{Problems, lines};
 
 /// Name of the head in checkpoints. Some trainers save it even if it is the token table.
 const HEAD: &str = "lm_head.weight";
@@ -15,7 +16,8 @@ const HEAD: &str = "lm_head.weight";
 /// implementation does not use it either.
 pub fn bind(content: &Content, checkpoint: &Checkpoint) -> Result<(), BindError> {
     let weights = declared(content);
-    let mut problems: Vec<String> = weights.iter().filter_map(|weight| problem(weight, checkpoint)).collect();
+    let mut problems = Problems::default();
+    problems.extend(weights.iter().filter_map(|weight| problem(weight, checkpoint)));
     let known: BTreeSet<&str> = weights.iter().map(|weight| weight.name.as_str()).collect();
     let mut extra: Vec<&str> =
         checkpoint.tensors().map(|(name, _)| name).filter(|name| !known.contains(name)).collect();
@@ -25,17 +27,17 @@ pub fn bind(content: &Content, checkpoint: &Checkpoint) -> Result<(), BindError>
         match table.filter(|table| name == HEAD && has_shape(checkpoint, HEAD, &table.shape)) {
             Some(table) if problems.is_empty() => {
                 if !equal(checkpoint, table, HEAD)? {
-                    problems.push(format!(
+                    problems.add(format!(
                         "`{HEAD}` differs from `{}`, though the config ties them; set \"tie_word_embeddings\": false if the head was trained",
                         table.name
                     ));
                 }
             }
             Some(_) => {}
-            None => problems.push(format!("`{name}` is not part of the model that the config describes")),
+            None => problems.add(format!("`{name}` is not part of the model that the config describes")),
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(BindError::Tensors { problems }) }
+    if problems.is_empty() { Ok(()) } else { Err(BindError::Tensors { problems: problems.into_list() }) }
 }
 
 /// Why a checkpoint does not fit its config.
@@ -43,7 +45,7 @@ pub fn bind(content: &Content, checkpoint: &Checkpoint) -> Result<(), BindError>
 #[non_exhaustive]
 pub enum BindError {
     /// All tensors that are missing, superfluous, of another shape, or cannot be stored in the chosen format.
-    #[error("the checkpoint does not fit its config.json:\n  {}", problems.join("\n  "))]
+    #[error("the checkpoint does not fit its config.json:{}", lines(problems))]
     Tensors {
         /// One sentence for each.
         problems: Vec<String>,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::problems::lines;
+
 /// Why a checkpoint cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,7 +42,7 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The files contradict themselves or each other, or hold what cannot be exported.
-    #[error("the checkpoint in {folder} cannot be used:{list}", folder = folder.display(), list = list(problems))]
+    #[error("the checkpoint in {folder} cannot be used:{list}", folder = folder.display(), list = lines(problems))]
     Invalid {
         /// The checkpoint's folder.
         folder: PathBuf,
@@ -75,9 +77,4 @@ pub enum CheckpointError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// One problem per line.
-fn list(problems: &[String]) -> String {
-    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
 }

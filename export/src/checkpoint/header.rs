@@ -10,11 +10,12 @@ use std::io;
 use safetensors::tensor;
 use serde::de::{IgnoredAny, MapAccess};
 
-use super::entries::{Entries, Entry};
 use super::{Dtype, TensorInfo, platform};
+use crate::entries::{Entries, Entry};
+use crate::problems::Problems;
 
-/// What the `safetensors` crate accepts, too. Real headers are a few hundred kilobytes.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Real headers have 100 bytes for each tensor, and so less than a megabyte.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// Bytes of the header's length, at the start of the file.
 const LENGTH_BYTES: u64 = 8;
@@ -29,8 +30,8 @@ pub(super) struct Found {
 
 /// Reads the header of `file` and checks it against the file's length. What is wrong with it goes to `problems`, with
 /// `file_name`; the tensors returned then are those that could be used.
-pub(super) fn read(file: &File, file_name: &str, problems: &mut Vec<String>) -> io::Result<Vec<Found>> {
-    let mut report = |problem: String| problems.push(format!("{file_name}: {problem}"));
+pub(super) fn read(file: &File, file_name: &str, problems: &mut Problems) -> io::Result<Vec<Found>> {
+    let mut report = |problem: String| problems.add(format!("{file_name}: {problem}"));
 
     let file_length = file.metadata()?.len();
     if file_length < LENGTH_BYTES {

@@ -1,16 +1,14 @@
 //! The index of a sharded checkpoint.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
 
 use super::CheckpointError;
-use super::entries::Entries;
-
-/// The index of a 24B model has 350 kilobytes.
-const MAX_INDEX_BYTES: u64 = 100_000_000;
+use crate::entries::Entries;
+use crate::input::{SMALL, read_file};
+use crate::problems::{Problems, lines};
 
 /// Reads the index file: which shard holds which tensor.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
@@ -21,15 +19,12 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, CheckpointEr
     let unusable = |reason: String| CheckpointError::Index { path: path.to_owned(), reason };
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
 
-    let length = path.metadata().map_err(io)?.len();
-    if length > MAX_INDEX_BYTES {
-        return Err(unusable(format!("it has {length} bytes, at most {MAX_INDEX_BYTES} are allowed")));
-    }
-    let text = fs::read(path).map_err(io)?;
+    let text = read_file(path, SMALL).map_err(io)?;
     let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
-    let duplicates = weight_map.duplicates();
-    if !duplicates.is_empty() {
-        return Err(unusable(format!("these tensors are listed more than once: {}", duplicates.join(", "))));
+    let mut problems = Problems::default();
+    problems.extend(weight_map.duplicates().into_iter().map(|name| format!("{name} is listed more than once")));
+    if !problems.is_empty() {
+        return Err(unusable(lines(&problems.into_list())));
     }
     if weight_map.0.is_empty() {
         return Err(unusable("it lists no tensors".to_owned()));
@@ -38,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, CheckpointEr
 }
 
 /// The names of the shards in `map`, each once. Names that lead out of the folder go to `problems` instead.
-pub(super) fn shards(map: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<String> {
+pub(super) fn shards(map: &BTreeMap<String, String>, problems: &mut Problems) -> Vec<String> {
     let mut names: Vec<&String> = map.values().collect();
     names.sort_unstable();
     names.dedup();

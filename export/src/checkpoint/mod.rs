@@ -3,7 +3,6 @@
 //! Nothing is mapped: the pages of a mapped file count as resident memory, and exporting has to stay small. Rows are
 //! read into one bounded buffer that is kept between calls.
 
-mod entries;
 mod error;
 mod header;
 mod index;
@@ -20,6 +19,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 pub use error::CheckpointError;
+
+use crate::problems::Problems;
 
 /// Name of the file that holds all tensors of a checkpoint that is not sharded.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -39,27 +40,26 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `folder`: `model.safetensors`, or `model.safetensors.index.json` and its shards.
+    /// Opens the checkpoint in `folder`: `model.safetensors`, or else `model.safetensors.index.json` and its
+    /// shards.
     ///
     /// # Errors
     /// If the files are missing, cannot be read, contradict each other or themselves, or hold tensors of a type other
     /// than bf16, f16 and f32. All problems are reported at once.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
-        let single = folder.join(SINGLE_FILE);
-        let index = folder.join(INDEX_FILE);
-        let mut problems = Vec::new();
-        let checkpoint = match (is_there(&single)?, is_there(&index)?) {
-            (false, false) => return Err(CheckpointError::NotFound { folder: folder.to_owned() }),
-            (true, false) => Self::from_files(folder, &[SINGLE_FILE.to_owned()], &mut problems)?,
-            (has_single, true) => {
-                let map = index::read(&index)?;
+        let mut problems = Problems::default();
+        let mut names = Vec::new();
+        for name in [SINGLE_FILE, INDEX_FILE] {
+            if is_there(&folder.join(name))? {
+                names.push(name);
+            }
+        }
+        let checkpoint = match first_file(&names) {
+            None => return Err(CheckpointError::NotFound { folder: folder.to_owned() }),
+            Some(SINGLE_FILE) => Self::from_files(folder, &[SINGLE_FILE.to_owned()], &mut problems)?,
+            Some(index) => {
+                let map = index::read(&folder.join(index))?;
                 let shards = index::shards(&map, &mut problems);
-                // Some tools write an index beside a single file; the two must then be about the same weights.
-                if has_single && !shards.iter().any(|shard| shard == SINGLE_FILE) {
-                    problems.push(format!(
-                        "both {SINGLE_FILE} and {INDEX_FILE} are there, and the index does not name {SINGLE_FILE}: remove one of the two"
-                    ));
-                }
                 let checkpoint = Self::from_files(folder, &shards, &mut problems)?;
                 if problems.is_empty() {
                     checkpoint.compare(&map, &mut problems);
@@ -70,7 +70,7 @@ impl Checkpoint {
         if problems.is_empty() {
             Ok(checkpoint)
         } else {
-            Err(CheckpointError::Invalid { folder: folder.to_owned(), problems })
+            Err(CheckpointError::Invalid { folder: folder.to_owned(), problems: problems.into_list() })
         }
     }
 
@@ -102,7 +102,8 @@ impl Checkpoint {
         out.reserve(rows * columns);
 
         let file = &self.files[entry.file];
-        let mut position = entry.offset + (start * columns * dtype.bytes()) as u64;
+        // Where addresses have 32 bits, files may still be larger.
+        let mut position = entry.offset + start as u64 * columns as u64 * dtype.bytes() as u64;
         let mut remaining = rows * columns * dtype.bytes();
         // A panic of another reader leaves only stale bytes behind, which are overwritten.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,13 +126,13 @@ impl Checkpoint {
     }
 
     /// Opens the files called `names` in `folder`, adding what is wrong with their contents to `problems`.
-    fn from_files(folder: &Path, names: &[String], problems: &mut Vec<String>) -> Result<Self, CheckpointError> {
+    fn from_files(folder: &Path, names: &[String], problems: &mut Problems) -> Result<Self, CheckpointError> {
         let mut files: Vec<OpenFile> = Vec::new();
         let mut tensors: BTreeMap<String, Located> = BTreeMap::new();
         for name in names {
             let path = folder.join(name);
             if !is_there(&path)? {
-                problems.push(format!("{name} is missing: the checkpoint is not complete, download it again"));
+                problems.add(format!("{name} is missing: the checkpoint is not complete, download it again"));
                 continue;
             }
             let handle = File::open(&path).map_err(|source| CheckpointError::Io { path: path.clone(), source })?;
@@ -141,7 +142,7 @@ impl Checkpoint {
                 let entry = Located { file: files.len(), offset: tensor.offset, info: tensor.info };
                 match tensors.get(&tensor.name) {
                     Some(first) if first.file == entry.file => {} // Reported with the header.
-                    Some(first) => problems.push(format!(
+                    Some(first) => problems.add(format!(
                         "tensor {} is in {} and in {name}",
                         tensor.name,
                         files[first.file].path.file_name().unwrap_or_default().display()
@@ -157,18 +158,18 @@ impl Checkpoint {
     }
 
     /// Adds every difference between the index and the shards to `problems`.
-    fn compare(&self, map: &BTreeMap<String, String>, problems: &mut Vec<String>) {
+    fn compare(&self, map: &BTreeMap<String, String>, problems: &mut Problems) {
         let found_in = |entry: &Located| self.files[entry.file].path.file_name().and_then(|name| name.to_str());
         for (name, shard) in map {
             let found = self.tensors.get(name).and_then(found_in);
             if found != Some(shard.as_str()) {
-                problems.push(format!("tensor {name} is not in {shard}, where the index says that it is"));
+                problems.add(format!("tensor {name} is not in {shard}, where the index says that it is"));
             }
         }
         for (name, entry) in &self.tensors {
             if !map.contains_key(name) {
                 problems
-                    .push(format!("tensor {name} is in {} but not in the index", found_in(entry).unwrap_or_default()));
+                    .add(format!("tensor {name} is in {} but not in the index", found_in(entry).unwrap_or_default()));
             }
         }
     }
@@ -261,15 +262,21 @@ struct Located {
     info: TensorInfo,
 }
 
+/// The file to start from to get all weights, if any of `names` is one. A single file needs no index, and as in
+/// transformers an index beside it is not looked at.
+pub(crate) fn first_file(names: &[impl AsRef<str>]) -> Option<&'static str> {
+    [SINGLE_FILE, INDEX_FILE].into_iter().find(|wanted| names.iter().any(|name| name.as_ref() == *wanted))
+}
+
 /// The names of the shards that an index file names, for fetching them.
 pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>, CheckpointError> {
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let names = index::shards(&index::read(index)?, &mut problems);
     if problems.is_empty() {
         return Ok(names);
     }
     let folder = index.parent().unwrap_or(Path::new("")).to_owned();
-    Err(CheckpointError::Invalid { folder, problems })
+    Err(CheckpointError::Invalid { folder, problems: problems.into_list() })
 }
 
 /// Whether `path` is a file. Other things of that name are refused: opening a pipe would wait for ever.

@@ -147,7 +147,7 @@ fn damaged_files_are_described() {
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("empty", vec![], &["has 0 bytes"]),
         ("length beyond the file", 50_u64.to_le_bytes().to_vec(), &["truncated"]),
-        ("huge length", u64::MAX.to_le_bytes().to_vec(), &["at most 100000000"]),
+        ("huge length", u64::MAX.to_le_bytes().to_vec(), &["at most 16777216"]),
         ("not JSON", file("hello", 0), &["cannot be read"]),
         ("not an object", file("[]", 0), &["cannot be read"]),
         ("unknown type", file(&format!("{{{}}}", entry("a", "F7", "[1]", 0, 4)), 4), &["a: ", "F7"]),
@@ -222,14 +222,21 @@ fn indexes_that_lie_are_described() {
     }
 
     let duplicate = br#"{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}"#;
-    assert!(error(&[(INDEX_FILE, duplicate)]).contains("more than once: a"));
+    assert!(error(&[(INDEX_FILE, duplicate)]).contains("a is listed more than once"));
     assert!(error(&[(INDEX_FILE, b"{}")]).contains("weight_map"));
     assert!(error(&[(INDEX_FILE, br#"{"weight_map":{}}"#)]).contains("no tensors"));
     assert!(error(&[]).contains("neither"));
-    assert!(
-        error(&[(INDEX_FILE, &index(&[("a", "1.safetensors")])), ("1.safetensors", &a), (SINGLE_FILE, &a)])
-            .contains("both")
-    );
+}
+
+#[test]
+fn only_the_first_of_many_problems_are_listed() {
+    let entries: Vec<String> = (0..20_000).map(|i| entry(&format!("t{i}"), "F32", "[2]", 0, 4)).collect();
+    let message = error(&[(SINGLE_FILE, &file(&format!("{{{}}}", entries.join(",")), 4))]);
+    assert!(message.len() < 200_000, "{} bytes", message.len());
+    assert!(message.lines().last().unwrap().ends_with("more"), "{message}");
+    let integers: Vec<String> = (0..20_000).map(|i| entry(&format!("t{i}"), "I8", "[1]", i, i + 1)).collect();
+    let message = error(&[(SINGLE_FILE, &file(&format!("{{{}}}", integers.join(",")), 20_000))]);
+    assert!(message.contains("20000 tensors are of type I8") && message.len() < 5_000, "{} bytes", message.len());
 }
 
 #[test]
@@ -241,7 +248,11 @@ fn shard_names_cannot_leave_the_folder() {
 }
 
 #[test]
-fn an_index_may_name_the_single_file() {
+fn an_index_beside_a_single_file_is_not_looked_at() {
+    for map in [index(&[("b", "1.safetensors")]), b"{}".to_vec()] {
+        let folder = folder(&[(INDEX_FILE, &map), (SINGLE_FILE, &one("a"))]);
+        assert!(Checkpoint::open(folder.path()).unwrap().get("a").is_some());
+    }
     let folder = folder(&[(INDEX_FILE, &index(&[("a", SINGLE_FILE)])), (SINGLE_FILE, &one("a"))]);
     assert!(Checkpoint::open(folder.path()).unwrap().get("a").is_some());
 }

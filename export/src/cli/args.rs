@@ -1,5 +1,6 @@
 //! Arguments as they are typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -45,7 +46,7 @@ pub(super) enum Command {
 pub(super) struct ExportArguments {
     /// Folder of a checkpoint, or its name on the hub.
     #[arg(default_value = "LiquidAI/LFM2-1.2B")]
-    pub(super) model: String,
+    pub(super) model: OsString,
     /// Where the package goes: `x.onnx` puts everything beside that file, `folder/` makes the layout of the hub.
     #[arg(long, value_name = "PATH", required = true)]
     pub(super) out: Option<PathBuf>,
@@ -61,21 +62,42 @@ pub(super) struct ExportArguments {
     /// Longest conversation in tokens; bounds the rotary tables [default: the model's limit]
     #[arg(long, value_name = "TOKENS")]
     pub(super) max_context: Option<usize>,
-    /// Branch, tag or commit on the hub.
-    #[arg(long, default_value = "main")]
-    pub(super) revision: String,
-    /// Where downloads are kept [default: the hub's own cache folder]
+    /// Branch, tag or commit on the hub [default: main]
+    #[arg(long)]
+    pub(super) revision: Option<String>,
+    /// Where downloads are kept [default: the hub's own cache folder; env: HF_HUB_CACHE, HF_HOME]
     #[arg(long, value_name = "FOLDER")]
     pub(super) cache_dir: Option<PathBuf>,
-    /// Takes only what is downloaded already.
-    #[arg(long, env = "HF_HUB_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    /// Takes only what is downloaded already [env: HF_HUB_OFFLINE]
+    #[arg(long)]
     pub(super) offline: bool,
-    /// Access token of the hub [default: the one of `hf auth login`]
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    /// Access token of the hub [default: the one of `hf auth login`; env: HF_TOKEN]
+    #[arg(long, value_parser = token)]
     pub(super) token: Option<String>,
     /// Prints what was written as JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl ExportArguments {
+    /// The flags that were given and mean something for models on the hub only.
+    pub(super) fn hub_flags(&self) -> Vec<&'static str> {
+        let given = [
+            ("--revision", self.revision.is_some()),
+            ("--cache-dir", self.cache_dir.is_some()),
+            ("--offline", self.offline),
+            ("--token", self.token.is_some()),
+        ];
+        given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)).collect()
+    }
+}
+
+/// A token without what was copied along with it.
+fn token(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("the token is empty; leave the flag out to use the one of `hf auth login`"),
+        token => Ok(token.to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -143,6 +165,15 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_not_empty() {
+        let parse = |token| Arguments::try_parse_from(["lfm2-export", "--out", "x.onnx", "--token", token]);
+        assert_eq!(parse("tok\n").unwrap().export.token.as_deref(), Some("tok"));
+        for nothing in ["", " \n"] {
+            parse(nothing).unwrap_err();
+        }
     }
 
     #[test]

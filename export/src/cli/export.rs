@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Outcome;
 use super::args::ExportArguments;
-use crate::hub::Hub;
+use super::{Outcome, UsageError};
+use crate::hub::{Hub, HubError};
 use crate::package::{self, ExportError, Options, Output};
 use crate::write::WriteError;
 
 /// Exports a model and prints the path of the graph.
 pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let out = arguments.out.as_deref().context("--out is missing")?;
-    let output = Output::new(out, arguments.precision)?;
+    let output = Output::new(out, arguments.precision).map_err(|error| UsageError(error.to_string()))?;
+    if arguments.max_context == Some(0) {
+        return Err(UsageError("--max-context is 0: at least 1 token is needed".to_owned()).into());
+    }
     let options = Options {
         precision: arguments.precision,
         dialect: arguments.dialect.into(),
@@ -25,7 +28,7 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         max_context: arguments.max_context,
     };
     // What can be refused without the checkpoint is refused before it is downloaded.
-    options.dialect()?;
+    options.dialect().map_err(|error| UsageError(error.to_string()))?;
     let source = source(arguments)?;
 
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -53,16 +56,27 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
 
 /// The folder of the checkpoint, downloaded if MODEL names one on the hub.
 fn source(arguments: &ExportArguments) -> anyhow::Result<PathBuf> {
-    let model = arguments.model.as_str();
-    let path = Path::new(model);
+    let path = Path::new(&arguments.model);
+    let name = path.display();
     if path.is_dir() {
-        return Ok(path.to_owned());
+        let flags = arguments.hub_flags();
+        if flags.is_empty() {
+            return Ok(path.to_owned());
+        }
+        let flags = flags.join(", ");
+        return Err(UsageError(format!("{flags}: only for models on the hub, and {name} is a folder here")).into());
     }
-    if !is_hub_id(model) {
-        bail!("{model} is neither a folder nor the name of a model on the hub, which has the form owner/name");
+    if path.symlink_metadata().is_ok() {
+        return Err(UsageError(format!("{name} is not a folder; name the folder that holds it")).into());
     }
+    let Some(model) = arguments.model.to_str().filter(|text| is_hub_id(text)) else {
+        let problem = "is neither a folder nor the name of a model on the hub, which has the form owner/name";
+        anyhow::bail!("{name} {problem}");
+    };
     let mut hub = Hub::from_env()?;
-    hub.revision.clone_from(&arguments.revision);
+    if let Some(revision) = &arguments.revision {
+        hub.revision.clone_from(revision);
+    }
     hub.offline |= arguments.offline;
     if let Some(folder) = &arguments.cache_dir {
         hub.cache_dir.clone_from(folder);
@@ -70,7 +84,14 @@ fn source(arguments: &ExportArguments) -> anyhow::Result<PathBuf> {
     if arguments.token.is_some() {
         hub.token.clone_from(&arguments.token);
     }
-    Ok(hub.fetch(model)?)
+    hub.fetch(model).map_err(|error| match error {
+        // Of all that looks like a name on the hub, much is a path with a slip in it. The hub answers 401 for unknown names.
+        HubError::NoRepo { .. }
+        | HubError::NotCached { .. }
+        | HubError::Network { .. }
+        | HubError::Unauthorized { .. } => anyhow::anyhow!("{error} (there is no folder {model} here either)"),
+        error => error.into(),
+    })
 }
 
 /// Whether the text has the form `owner/name` of the hub's names, and not that of a path.

@@ -49,10 +49,15 @@ pub fn run() -> ExitCode {
             // Messages of the libraries have their causes in them. When stderr is gone as well, the exit status is all that is
             // left to tell.
             drop(writeln!(io::stderr(), "error: {error}"));
-            ExitCode::from(failure)
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { failure })
         }
     }
 }
+
+/// What the arguments alone show to be wrong, though clap cannot see it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
 
 /// Prints a result. A reader that has seen enough of it, such as `head`, is no failure.
 fn print(text: &str) -> anyhow::Result<Outcome> {

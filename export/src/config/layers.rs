@@ -13,6 +13,9 @@ pub(super) const CONV: &str = "conv";
 /// Far more than any model has; a list of this length is harmless.
 const MAX_LAYERS: usize = 4096;
 
+/// How many unknown words are named.
+const NAMED: usize = 10;
+
 /// The mixer of each layer, from `layer_types`, `full_attn_idxs`, or neither.
 pub(super) fn mixers(reader: &mut Reader<'_>) -> Result<Vec<Mixer>, Reported> {
     let count = reader.required::<usize>("num_hidden_layers");
@@ -47,7 +50,7 @@ fn by_type(reader: &mut Reader<'_>) -> Result<Option<Vec<Mixer>>, Reported> {
         match name.as_str() {
             ATTENTION => layers.push(Mixer::Attention),
             CONV => layers.push(Mixer::ShortConv),
-            _ if unknown.contains(&name) => {}
+            _ if unknown.len() == NAMED || unknown.contains(&name) => {}
             _ => unknown.push(name),
         }
     }

@@ -24,13 +24,15 @@ mod layers;
 mod reader;
 mod rope;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use lfm2_graphs::lfm2::{Config, Mixer};
 use serde_json::{Map, Value};
 
+use crate::entries::Entries;
+use crate::input::{SMALL, read_file};
+use crate::problems::{Problems, lines};
 use reader::{Reader, Reported};
 
 /// Name of the file in a checkpoint.
@@ -65,9 +67,16 @@ impl ModelConfig {
     /// are reported at once, each with its key.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join(CONFIG_FILE);
-        let text = fs::read(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
-        let json = serde_json::from_slice(&text).map_err(|source| ConfigError::Json { path: path.clone(), source })?;
-        Self::from_json(json).map_err(|problems| ConfigError::Invalid { path, problems })
+        let text = read_file(&path, SMALL).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+        let entries: Entries<Value> =
+            serde_json::from_slice(&text).map_err(|source| ConfigError::Json { path: path.clone(), source })?;
+        // Readers disagree about which of several equal keys counts.
+        let mut problems = Problems::default();
+        problems.extend(entries.duplicates().into_iter().map(|key| format!("{key} is there more than once")));
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid { path, problems: problems.into_list() });
+        }
+        Self::from_json(entries.0.into_iter().collect()).map_err(|problems| ConfigError::Invalid { path, problems })
     }
 
     /// The mixer of each layer in the words of `layer_types`: `full_attention` or `conv`.
@@ -89,19 +98,23 @@ impl ModelConfig {
         let graph = graph(&mut reader);
         let eos = reader.token_ids("eos_token_id");
         let bos = reader.token_id("bos_token_id");
-        let pad = reader.token_id("pad_token_id");
+        let pad = reader.padding_id("pad_token_id");
         let (mut problems, notes) = reader.finish();
         match (graph, eos, bos, pad) {
             (Ok(graph), Ok(eos), Ok(bos), Ok(pad)) if problems.is_empty() => {
                 for (key, id) in eos.iter().map(|&id| ("eos_token_id", id)).chain(bos.map(|id| ("bos_token_id", id))) {
                     if id as usize >= graph.vocab_size {
-                        problems.push(format!("{key} is {id}, beyond the vocab_size of {}", graph.vocab_size));
+                        problems.add(format!("{key} is {id}, beyond the vocab_size of {}", graph.vocab_size));
                     }
                 }
                 problems.extend(graph.validate().err().map(|error| error.problems).unwrap_or_default());
-                if problems.is_empty() { Ok(Self { graph, eos, bos, pad, json, notes }) } else { Err(problems) }
+                if problems.is_empty() {
+                    Ok(Self { graph, eos, bos, pad, json, notes })
+                } else {
+                    Err(problems.into_list())
+                }
             }
-            _ => Err(problems),
+            _ => Err(problems.into_list()),
         }
     }
 }
@@ -167,18 +180,13 @@ pub enum ConfigError {
         source: serde_json::Error,
     },
     /// The contents describe no model that can be exported.
-    #[error("{path} describes no model that can be exported:{list}", path = path.display(), list = list(problems))]
+    #[error("{path} describes no model that can be exported:{list}", path = path.display(), list = lines(problems))]
     Invalid {
         /// The file.
         path: PathBuf,
         /// One sentence per problem.
         problems: Vec<String>,
     },
-}
-
-/// One problem per line.
-fn list(problems: &[String]) -> String {
-    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
+use crate::problems::Problems;
+
 /// A problem was found and is in the reader's list already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reported;
@@ -11,23 +13,23 @@ pub(super) struct Reported;
 /// Reads keys and remembers everything that is wrong.
 pub(super) struct Reader<'a> {
     json: &'a Map<String, Value>,
-    problems: Vec<String>,
+    problems: Problems,
     notes: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(json: &'a Map<String, Value>) -> Self {
-        Self { json, problems: Vec::new(), notes: Vec::new() }
+        Self { json, problems: Problems::default(), notes: Vec::new() }
     }
 
     /// The problems and the notes.
-    pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
+    pub(super) fn finish(self) -> (Problems, Vec<String>) {
         (self.problems, self.notes)
     }
 
     /// Adds a problem.
     pub(super) fn problem(&mut self, problem: String) -> Reported {
-        self.problems.push(problem);
+        self.problems.add(problem);
         Reported
     }
 
@@ -91,6 +93,17 @@ impl<'a> Reader<'a> {
     /// The token id `key`, if there is one.
     pub(super) fn token_id(&mut self, key: &str) -> Result<Option<u32>, Reported> {
         self.optional(key)
+    }
+
+    /// The token id `key`, where some trainers write a negative number for none.
+    pub(super) fn padding_id(&mut self, key: &str) -> Result<Option<u32>, Reported> {
+        match self.raw(key).and_then(Value::as_i64) {
+            Some(id) if id < 0 => {
+                self.note(format!("{key} is {id}, which is taken for none"));
+                Ok(None)
+            }
+            _ => self.token_id(key),
+        }
     }
 
     /// The token ids `key`: one, a list, or none.

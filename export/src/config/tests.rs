@@ -1,3 +1,9 @@
+use std::fs;
+
+use lfm2_graphs::contract::Padding;
+use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
+use lfm2_graphs::ir::Graph;
+use lfm2_graphs::lfm2::build;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -246,6 +252,34 @@ fn several_ends_are_kept() {
 }
 
 #[test]
+fn a_negative_padding_id_means_none() {
+    let config = parse(json!({"pad_token_id": -1})).unwrap();
+    assert_eq!((config.pad, config.notes.len()), (None, 1));
+    assert_problems(json!({"pad_token_id": -1.5, "bos_token_id": -1}), &["pad_token_id is -1.5", "bos_token_id is -1"]);
+}
+
+#[test]
+fn keys_that_are_there_twice_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(fixture("tiny-chat").join(CONFIG_FILE)).unwrap();
+    let twice = text.replacen('{', "{\"norm_eps\": 1e-6, \"model_type\": \"lfm2\",", 1);
+    fs::write(folder.path().join(CONFIG_FILE), twice).unwrap();
+    let error = ModelConfig::load(folder.path()).unwrap_err();
+    let ConfigError::Invalid { problems, .. } = &error else { panic!("{error}") };
+    assert_eq!(problems, &["model_type is there more than once", "norm_eps is there more than once"]);
+}
+
+#[test]
+fn numbers_must_be_positive_in_float32() {
+    for (key, value) in [("norm_eps", 1e-50), ("norm_eps", 1e39)] {
+        assert_problems(json!({key: value}), &[key]);
+    }
+    for base in [1e-50, 1e39] {
+        assert_problems(json!({"rope_parameters": {"rope_theta": base}}), &["rope_theta"]);
+    }
+}
+
+#[test]
 fn files_that_are_not_there_or_not_json_are_named() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(ModelConfig::load(folder.path()), Err(ConfigError::Io { .. })));
@@ -277,7 +311,35 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A size of which products overflow, or one of which they do not.
+fn size() -> impl Strategy<Value = usize> {
+    let extreme = [1, 2, 3, 64, 1 << 10, 1 << 15, 1 << 16, 1 << 24, (1 << 31) - 16, (1 << 31) - 1, u32::MAX];
+    prop_oneof![prop::sample::select(extreme.to_vec()).prop_map(|size: u32| size as usize), Just(usize::MAX)]
+}
+
 proptest! {
+    #[test]
+    fn what_is_valid_can_be_built(
+        sizes in prop::collection::vec(size(), 5), kv_heads in prop::sample::select(vec![1, 2, 1 << 20]),
+        width in 2_usize..6, left in any::<bool>()
+    ) {
+        let [vocab_size, hidden_size, feed_forward_size, head_dim, context_length] = sizes[..] else { panic!("five sizes") };
+        let base = parse(json!({})).unwrap().graph;
+        let config = Config {
+            vocab_size, hidden_size, feed_forward_size, head_dim, context_length, kv_heads, heads: kv_heads * width,
+            layers: vec![Mixer::ShortConv, Mixer::Attention], ..base
+        };
+        if config.validate().is_ok() {
+            let dialect: Box<dyn Dialect> = if left { Box::new(Portable) } else { Box::new(Contrib { padding: Padding::Left }) };
+            let precision = crate::recipe::Precision::Fp32;
+            let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
+            // An error is an answer; a panic is not.
+            if build(&config, &*dialect, &graph).is_ok() {
+                crate::layout::Layout::new(&graph.content());
+            }
+        }
+    }
+
     #[test]
     fn random_edits_never_panic(edits in prop::collection::vec((0_usize..64, value()), 1..5), which in 0_usize..3) {
         const EXTRA: [&str; 10] = [

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use hf_hub::api::RepoInfo;
 use hf_hub::api::sync::{Api, ApiError};
-use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 
-use super::{Hub, HubError, at, is_commit};
+use super::{Hub, HubError, at, is_commit, watch};
 
 /// How often a file is tried when the connection breaks off or the server is busy.
 const ATTEMPTS: u32 = 5;
@@ -22,9 +21,18 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Asks the hub for the model's commit and files.
 pub(super) fn info(hub: &Hub, api: &Api, repo: &str) -> Result<RepoInfo, HubError> {
     let request = api.repo(at(repo, &hub.revision)).info_request();
+    let patience = Some(hub.patience);
     let endpoint = hub.endpoint.clone();
     let unreachable = |error: ureq::Error| HubError::Network { endpoint: endpoint.clone(), reason: error.to_string() };
-    let mut response = request.config().http_status_as_error(false).build().call().map_err(unreachable)?;
+    let mut response = request
+        .config()
+        .http_status_as_error(false)
+        .timeout_connect(patience)
+        .timeout_recv_response(patience)
+        .timeout_per_read(patience)
+        .build()
+        .call()
+        .map_err(unreachable)?;
     let header = |name: &str| {
         response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned).unwrap_or_default()
     };
@@ -80,28 +88,23 @@ impl Pinned<'_> {
 
     /// Downloads the file once. The inner error is worth another attempt, the outer one is not.
     fn attempt(&self, file: &str) -> Result<Result<PathBuf, String>, HubError> {
-        let repo = self.api.repo(at(self.repo, self.commit));
-        let path = match repo.download_with_progress(file, ProgressBar::no_length()) {
-            Ok(path) => path,
-            Err(ApiError::InvalidResume) => {
-                self.discard_part(&repo.url(file));
-                return Ok(Err("what was downloaded before is longer than the file".to_owned()));
-            }
-            Err(error) => return self.classify(file, error).map(Err),
+        let Some(downloaded) = watch::download(self.api, at(self.repo, self.commit), file, self.hub.patience) else {
+            // The lock of the download is held until its connection ends, so another attempt would have to wait as well.
+            return Err(HubError::Stalled {
+                endpoint: self.hub.endpoint.clone(),
+                file: file.to_owned(),
+                seconds: self.hub.patience.as_secs_f32(),
+            });
         };
-        // Large files are stored under the hash of their contents.
-        let blob = path.canonicalize().map_err(|source| HubError::Io { path: path.clone(), source })?;
-        let expected = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_sha256(name));
-        if let Some(expected) = expected {
-            let found = sha256(&blob).map_err(|source| HubError::Io { path: blob.clone(), source })?;
-            if found != expected {
-                for damaged in [&path, &blob] {
-                    fs::remove_file(damaged).map_err(|source| HubError::Io { path: damaged.clone(), source })?;
-                }
-                return Ok(Err("the contents do not have the hash that the hub promised".to_owned()));
+        match downloaded {
+            Ok((path, etag)) if is_intact(&path, &etag)? => Ok(Ok(path)),
+            Ok(_) => Ok(Err("the contents do not have the hash that the hub promised".to_owned())),
+            Err(ApiError::InvalidResume) => {
+                self.discard_part(&self.api.repo(at(self.repo, self.commit)).url(file));
+                Ok(Err("what was downloaded before is longer than the file".to_owned()))
             }
+            Err(error) => self.classify(file, error).map(Err),
         }
-        Ok(Ok(path))
     }
 
     /// Whether an error is worth another attempt: then its description.
@@ -167,6 +170,25 @@ fn is_full_or_forbidden(error: &io::Error) -> bool {
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded | NotADirectory)
 }
 
+/// Whether the file in the cache has the contents that its tag promises; otherwise it is removed. Small files have tags of
+/// another kind, which promise nothing.
+fn is_intact(path: &Path, etag: &str) -> Result<bool, HubError> {
+    if !is_sha256(etag) {
+        return Ok(true);
+    }
+    let failed = |source| HubError::Io { path: path.to_owned(), source };
+    let blob = path.canonicalize().map_err(failed)?;
+    if sha256(&blob).map_err(failed)? == etag.to_ascii_lowercase() {
+        return Ok(true);
+    }
+    fs::remove_file(path).map_err(failed)?;
+    // Where there are no links, the path was the file itself.
+    if blob.exists() {
+        fs::remove_file(&blob).map_err(failed)?;
+    }
+    Ok(false)
+}
+
 fn is_sha256(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -188,5 +210,22 @@ impl io::Write for HashWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_files_are_found_without_links_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for (contents, etag, intact) in [("abc", hash, true), ("abd", hash, false), ("abd", "a git hash", true)] {
+            fs::write(&path, contents).unwrap();
+            assert_eq!(is_intact(&path, etag).unwrap(), intact, "{contents} {etag}");
+            assert_eq!(path.exists(), intact);
+        }
     }
 }

@@ -9,7 +9,9 @@ use super::{Hub, HubError};
 /// Reads the settings with `variable`, which looks up one of them. Empty variables count as unset.
 pub(super) fn read(variable: &dyn Fn(&str) -> Option<OsString>, user_home: Option<PathBuf>) -> Result<Hub, HubError> {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let text = |name: &str| path(name).and_then(|value| value.to_str().map(|text| text.trim().to_owned()));
+    let text = |name: &str| {
+        path(name).and_then(|value| value.to_str().map(|text| text.trim().to_owned())).filter(|text| !text.is_empty())
+    };
     let home = path("HF_HOME")
         .or_else(|| path("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
         .or_else(|| user_home.map(|home| home.join(".cache").join("huggingface")));
@@ -23,6 +25,7 @@ pub(super) fn read(variable: &dyn Fn(&str) -> Option<OsString>, user_home: Optio
         token: text("HF_TOKEN").or_else(|| saved_token(&token_file?)),
         cache_dir: cache_dir.ok_or(HubError::NoCache)?,
         revision: "main".to_owned(),
+        patience: super::PATIENCE,
         offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value)),
     })
 }
@@ -73,6 +76,10 @@ mod tests {
         assert_eq!(read_with(&[("HF_HOME", folder)]).token, None);
         fs::write(home.path().join("token"), "saved\n").unwrap();
         assert_eq!(read_with(&[("HF_HOME", folder)]).token.as_deref(), Some("saved"));
+        for nothing in ["", " \n"] {
+            let hub = read_with(&[("HF_HOME", folder), ("HF_TOKEN", nothing)]);
+            assert_eq!(hub.token.as_deref(), Some("saved"), "{nothing:?}");
+        }
         assert_eq!(read_with(&[("HF_HOME", folder), ("HF_TOKEN", "given")]).token.as_deref(), Some("given"));
     }
 

@@ -22,6 +22,11 @@ pub enum HubError {
         /// What was given.
         revision: String,
     },
+    /// Not a token.
+    #[error(
+        "the access token is empty or has spaces or other characters that no token has; give another with --token or HF_TOKEN"
+    )]
+    Token,
     /// There is no folder for downloads.
     #[error("there is no home folder to keep downloads in; name a folder with --cache-dir or HF_HOME")]
     NoCache,
@@ -78,7 +83,7 @@ pub enum HubError {
     /// The model is not a checkpoint that can be exported.
     #[error(
         "{repo} at {revision} is not a checkpoint that can be exported: it lacks {files}; name the original model, not a GGUF or ONNX conversion",
-        files = files.join(", ")
+        files = some(files)
     )]
     Incomplete {
         /// The model.
@@ -92,7 +97,7 @@ pub enum HubError {
     #[error(
         "{repo} at {revision} is not complete in {cache}{files}; run once without --offline and HF_HUB_OFFLINE",
         cache = cache.display(),
-        files = if files.is_empty() { String::new() } else { format!(": {} missing", files.join(", ")) }
+        files = if files.is_empty() { String::new() } else { format!(": {} missing", some(files)) }
     )]
     NotCached {
         /// The model.
@@ -134,6 +139,18 @@ pub enum HubError {
         /// What went wrong the last time.
         reason: String,
     },
+    /// A download does not go on.
+    #[error(
+        "{endpoint} has sent nothing of {file} for {seconds} seconds; check the connection, then run again to continue where it stopped"
+    )]
+    Stalled {
+        /// Address of the hub.
+        endpoint: String,
+        /// The file.
+        file: String,
+        /// How long was waited.
+        seconds: f32,
+    },
     /// Another process downloads the same file.
     #[error("{lock} is held by another program that downloads the same file; wait for it, then run again", lock = lock.display())]
     Locked {
@@ -154,6 +171,14 @@ pub enum HubError {
     /// The index of the shards cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+/// The first of the names: a damaged index can name many.
+fn some(files: &[String]) -> String {
+    const NAMED: usize = 20;
+    let more = files.len().saturating_sub(NAMED);
+    let named = files[..files.len() - more].join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 fn detail(reason: &str) -> String {

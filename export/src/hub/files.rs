@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 
 use super::HubError;
-use crate::checkpoint::{INDEX_FILE, SINGLE_FILE};
 use crate::config::CONFIG_FILE;
 
 /// Files without which there is nothing to export.
@@ -22,11 +21,6 @@ pub(super) const SMALL: [&str; 5] = [
 
 /// The weights, in an error about their absence.
 pub(super) const WEIGHTS: &str = "model.safetensors (or model.safetensors.index.json)";
-
-/// The file to start from to get all weights, if any of `names` is one. A single file needs no index.
-pub(super) fn weights(names: &[String]) -> Option<&'static str> {
-    [SINGLE_FILE, INDEX_FILE].into_iter().find(|wanted| names.iter().any(|name| name == wanted))
-}
 
 /// The names of the files in a folder of the cache; links whose target is gone do not count.
 pub(super) fn present(folder: &Path) -> Result<Vec<String>, HubError> {

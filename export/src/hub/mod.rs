@@ -4,8 +4,10 @@ mod download;
 mod environment;
 mod error;
 mod files;
+mod watch;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
@@ -14,6 +16,9 @@ use crate::checkpoint::{self, INDEX_FILE};
 use crate::config::{CONFIG_FILE, ModelConfig};
 
 pub use error::HubError;
+
+/// A connection that is silent for longer is not slow but gone.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to reach the hub.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub struct Hub {
     pub revision: String,
     /// Takes only what is in the cache.
     pub offline: bool,
+    /// For how long the hub may be silent before it counts as unreachable.
+    pub patience: Duration,
 }
 
 impl Hub {
@@ -51,6 +58,10 @@ impl Hub {
     /// to do. If the model cannot be exported.
     pub fn fetch(&self, repo: &str) -> Result<PathBuf, HubError> {
         check_names(repo, &self.revision)?;
+        // It becomes a line of the request.
+        if self.token.as_deref().is_some_and(|token| token.is_empty() || !token.bytes().all(|c| c.is_ascii_graphic())) {
+            return Err(HubError::Token);
+        }
         if self.offline { self.cached(repo) } else { self.download(repo) }
     }
 
@@ -65,7 +76,7 @@ impl Hub {
         let commit = self.cached_commit(repo).ok_or_else(|| missing(Vec::new()))?;
         let folder = self.repo_cache(repo, &self.revision).pointer_path(&commit);
         let present: Vec<String> = files::present(&folder)?;
-        let weights = files::weights(&present);
+        let weights = checkpoint::first_file(&present);
         let needed = files::ALWAYS_NEEDED.map(str::to_owned).into_iter().chain(weights.map(str::to_owned));
         let mut absent: Vec<String> = needed.filter(|name| !present.contains(name)).collect();
         match weights {
@@ -85,17 +96,18 @@ impl Hub {
         // All files are of one commit, even if the branch moves in between.
         let pinned = download::Pinned { hub: self, api: &api, repo, commit: &info.sha };
         let listed: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
-        let weights = files::weights(&listed);
+        let weights = checkpoint::first_file(&listed);
         let mut absent: Vec<String> = files::ALWAYS_NEEDED
             .into_iter()
             .filter(|name| !listed.iter().any(|file| file == name))
             .map(str::to_owned)
             .collect();
+        let incomplete = |files| HubError::Incomplete { repo: repo.to_owned(), revision: self.revision.clone(), files };
         let (Some(weights), true) = (weights, absent.is_empty()) else {
             if weights.is_none() {
                 absent.push(files::WEIGHTS.to_owned());
             }
-            return Err(HubError::Incomplete { repo: repo.to_owned(), revision: self.revision.clone(), files: absent });
+            return Err(incomplete(absent));
         };
 
         let folder = self.repo_cache(repo, &info.sha).pointer_path(&info.sha);
@@ -106,7 +118,12 @@ impl Hub {
         }
         pinned.fetch(weights)?;
         if weights == INDEX_FILE {
-            for shard in checkpoint::shard_names(&folder.join(INDEX_FILE))? {
+            let shards = checkpoint::shard_names(&folder.join(INDEX_FILE))?;
+            let absent: Vec<String> = shards.iter().filter(|name| !listed.contains(name)).cloned().collect();
+            if !absent.is_empty() {
+                return Err(incomplete(absent));
+            }
+            for shard in shards {
                 pinned.fetch(&shard)?;
             }
         }
@@ -149,6 +166,7 @@ impl std::fmt::Debug for Hub {
             .field("cache_dir", &self.cache_dir)
             .field("revision", &self.revision)
             .field("offline", &self.offline)
+            .field("patience", &self.patience)
             .finish()
     }
 }
@@ -207,6 +225,7 @@ mod tests {
             cache_dir: PathBuf::new(),
             revision: "main".to_owned(),
             offline: false,
+            patience: PATIENCE,
         };
         assert!(!format!("{hub:?}").contains("secret"));
     }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY};
 
+use crate::input::{GRAPH, read_file};
 use crate::proto::{DecodeError, Model, decode};
 
 /// Folder of the ONNX files in the layout of the hub.
@@ -68,7 +69,7 @@ fn graphs(path: &Path) -> Result<Vec<PathBuf>, ReportError> {
 }
 
 fn read(path: PathBuf) -> Result<OpenedGraph, ReportError> {
-    let bytes = fs::read(&path).map_err(|source| ReportError::Io { path: path.clone(), source })?;
+    let bytes = read_file(&path, GRAPH).map_err(|source| ReportError::Io { path: path.clone(), source })?;
     let model = decode(&bytes).map_err(|source| ReportError::Onnx { path: path.clone(), source })?;
     let contract = model.metadata.get(METADATA_KEY).map(|json| Contract::from_json(json)).transpose();
     let contract = contract.map_err(|source| ReportError::Contract { path: path.clone(), source })?;

@@ -6,7 +6,6 @@ mod template;
 mod tokenizer;
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,8 @@ use lfm2_graphs::contract::Contract;
 use serde_json::{Map, Value};
 
 use crate::config::ModelConfig;
+use crate::input::{SMALL, TOKENIZER, read_file};
+use crate::problems::lines;
 
 /// What the sidecars are made from.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +74,7 @@ pub fn prepare(request: &Request<'_>) -> Result<Vec<Sidecar>, SidecarError> {
 #[non_exhaustive]
 pub enum SidecarError {
     /// Files of the checkpoint are missing or damaged.
-    #[error("the checkpoint in {folder} lacks what a package needs:{list}", folder = folder.display(), list = list(problems))]
+    #[error("the checkpoint in {folder} lacks what a package needs:{list}", folder = folder.display(), list = lines(problems))]
     Checkpoint {
         /// The checkpoint's folder.
         folder: PathBuf,
@@ -120,7 +121,7 @@ impl Problems {
 
     /// The bytes of a file of the checkpoint, if it is there.
     fn read(&mut self, folder: &Path, name: &str) -> Option<Vec<u8>> {
-        match fs::read(folder.join(name)) {
+        match read_file(&folder.join(name), TOKENIZER) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
@@ -142,7 +143,7 @@ impl Problems {
 /// A JSON object in the destination, if it is there.
 fn existing(path: &Path) -> Result<Option<Map<String, Value>>, SidecarError> {
     let refused = |reason: String| SidecarError::Existing { path: path.to_owned(), reason };
-    match fs::read(path) {
+    match read_file(path, SMALL) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| refused(error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(refused(error.to_string())),
@@ -152,11 +153,6 @@ fn existing(path: &Path) -> Result<Option<Map<String, Value>>, SidecarError> {
 /// A sidecar of JSON, indented as the hub's files are.
 fn json(name: &str, contents: &Value) -> Sidecar {
     Sidecar { name: name.to_owned(), bytes: format!("{contents:#}\n").into_bytes() }
-}
-
-/// One problem per line.
-fn list(problems: &[String]) -> String {
-    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
 }
 
 #[cfg(test)]

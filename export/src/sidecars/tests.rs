@@ -1,3 +1,5 @@
+use std::fs;
+
 use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, ManifestGraph, Padding};
 use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
 use lfm2_graphs::ir::Graph;

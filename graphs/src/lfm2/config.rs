@@ -2,6 +2,10 @@
 
 use crate::dialect::Heads;
 
+/// Bound of the number of values of every tensor, and so of every product of sizes. The largest matrices of models with 24
+/// billion weights have a quarter of it; it fits into `usize` also where that has 32 bits.
+const MOST_ELEMENTS: u128 = 1 << 31;
+
 /// What a decoder layer mixes tokens with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mixer {
@@ -61,8 +65,22 @@ impl Config {
             ("max_position_embeddings", self.context_length),
         ] {
             require(value > 0, format!("{name} is 0"));
-            // Sizes beyond this cannot be stored in a tensor of an ONNX file; refusing them here keeps products of two in range.
-            require(value < 1 << 31, format!("{name} is {value}, more than an ONNX tensor can hold"));
+        }
+        let (heads, kv_heads) = ([self.heads, self.head_dim], [self.kv_heads, self.head_dim]);
+        for (names, factors) in [
+            ("vocab_size x hidden_size", vec![self.vocab_size, self.hidden_size]),
+            ("hidden_size x feed_forward_size", vec![self.hidden_size, self.feed_forward_size]),
+            ("3 x hidden_size x hidden_size", vec![3, self.hidden_size, self.hidden_size]),
+            ("hidden_size x conv_L_cache", vec![self.hidden_size, self.conv_width]),
+            ("num_attention_heads x head_dim x hidden_size", [&heads[..], &[self.hidden_size]].concat()),
+            ("num_key_value_heads x head_dim x hidden_size", [&kv_heads[..], &[self.hidden_size]].concat()),
+            ("max_position_embeddings x head_dim", vec![self.context_length, self.head_dim]),
+        ] {
+            let elements = factors.iter().fold(1_u128, |product, &factor| product.saturating_mul(factor as u128));
+            require(
+                elements < MOST_ELEMENTS,
+                format!("{names} is {elements}, more than the {MOST_ELEMENTS} values that a tensor may have"),
+            );
         }
         require(
             self.context_length <= 1 << 24,
@@ -83,12 +101,12 @@ impl Config {
             format!("num_attention_heads {} is not a multiple of num_key_value_heads {}", self.heads, self.kv_heads),
         );
         require(
-            self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0,
-            format!("norm_eps is {}, a positive number is needed", self.norm_epsilon),
+            is_positive(self.norm_epsilon),
+            format!("norm_eps is {}, a positive number of float32 is needed", self.norm_epsilon),
         );
         require(
-            self.rope_theta.is_finite() && self.rope_theta > 0.0,
-            format!("rope_theta is {}, a positive number is needed", self.rope_theta),
+            is_positive(self.rope_theta),
+            format!("rope_theta is {}, a positive number of float32 is needed", self.rope_theta),
         );
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
@@ -108,6 +126,12 @@ impl Config {
     pub fn has_attention(&self) -> bool {
         self.layers.contains(&Mixer::Attention)
     }
+}
+
+/// Whether the number is finite and positive in the graph, which has it as float32.
+fn is_positive(number: f64) -> bool {
+    let number = number as f32;
+    number.is_finite() && number > 0.0
 }
 
 /// Every relation between hyper-parameters that does not hold.

@@ -4,14 +4,15 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::Value;
 
 /// The entries of an object in the order of the text. The maps of serde would silently keep one of several equal keys.
 #[derive(Debug)]
-pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
+pub(crate) struct Entries<T>(pub(crate) Vec<(String, T)>);
 
 impl<T> Entries<T> {
     /// The keys that occur more than once, each named once, in alphabetical order.
-    pub(super) fn duplicates(&self) -> Vec<&str> {
+    pub(crate) fn duplicates(&self) -> Vec<&str> {
         let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
         let mut repeated: Vec<&str> = keys.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
@@ -27,9 +28,15 @@ impl<'de, T: Entry> Deserialize<'de> for Entries<T> {
 }
 
 /// A value that may be read differently for different keys.
-pub(super) trait Entry: Sized {
+pub(crate) trait Entry: Sized {
     /// Reads the value of `key`, which is the next of `map`.
     fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Self, A::Error>;
+}
+
+impl Entry for Value {
+    fn read<'de, A: MapAccess<'de>>(_: &str, map: &mut A) -> Result<Self, A::Error> {
+        map.next_value()
+    }
 }
 
 impl Entry for String {
