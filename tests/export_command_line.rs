@@ -253,6 +253,20 @@ fn every_tensor_that_does_not_fit_is_listed() {
 }
 
 #[test]
+fn a_config_of_another_size_does_not_bury_the_terminal() {
+    let (_checkpoint, checkpoint) = copied("original");
+    let path = checkpoint.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["num_hidden_layers"] = 4096.into();
+    config.as_object_mut().unwrap().remove("layer_types");
+    fs::write(&path, config.to_string()).unwrap();
+    let (_folder, out) = folder("lfm2.onnx");
+    let message = run(export_to(&checkpoint, &out, &[])).failure(1);
+    assert!(message.lines().count() < 110, "{} lines", message.lines().count());
+    assert!(message.trim_end().ends_with("more"), "{message}");
+}
+
+#[test]
 fn a_head_beside_a_tied_table_must_be_the_table() {
     let (_checkpoint, checkpoint) = copied("original");
     let with_head = |change: bool| {

@@ -215,11 +215,10 @@ fn offline_says_what_is_missing() {
 
 #[test]
 fn a_silent_server_is_given_up() {
-    let cache = tempfile::tempdir().unwrap();
-    for file in [None, Some("config.json"), Some("model.safetensors")] {
+    for (file, after) in [(None, 0), (None, 200), (Some("config.json"), 10), (Some("model.safetensors"), 1_000_000)] {
+        let cache = tempfile::tempdir().unwrap();
         let mut model = Model::fixture("tiny-chat");
-        model.stalls = file.is_none();
-        model.stalled.extend(file.map(str::to_owned));
+        model.stalled = Some((file.map_or("main", |file| file), after));
         let server = Server::start(model);
         let hub = Hub { patience: Duration::from_millis(500), ..server.hub(&cache) };
         let start = Instant::now();
@@ -290,10 +289,8 @@ fn sorted_names(folder: &Path) -> Vec<String> {
 #[derive(Default)]
 struct Model {
     files: BTreeMap<String, Vec<u8>>,
-    /// The list of files is never sent.
-    stalls: bool,
-    /// Files of which only the beginning is ever sent.
-    stalled: HashSet<String>,
+    /// The last part of the path of which only that many bytes are ever sent.
+    stalled: Option<(&'static str, usize)>,
     /// Everything needs this token.
     token: Option<&'static str>,
     /// Files are refused, whoever asks.
@@ -461,13 +458,13 @@ struct Answer {
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     cut_after: Option<usize>,
-    /// Half of it is sent, and the connection stays open.
-    stalls: bool,
+    /// After how many bytes, the head included, nothing more is sent, while the connection stays open.
+    stalls_after: Option<usize>,
 }
 
 impl Answer {
     fn new(status: &'static str) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut_after: None, stalls: false }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut_after: None, stalls_after: None }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -481,8 +478,9 @@ impl Answer {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        if self.stalls {
-            stream.write_all(&head.as_bytes()[..head.len() / 2])?;
+        if let Some(bytes) = self.stalls_after {
+            let all = [(head + "\r\n").as_bytes(), &self.body].concat();
+            stream.write_all(&all[..bytes.min(all.len() - 1)])?;
             thread::sleep(Duration::from_secs(5));
             return Ok(());
         }
@@ -498,15 +496,10 @@ impl State {
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
         let request = Request::read(&stream)?;
         let mut answer = self.answer(&request);
-        let is_stalled = {
-            let model = self.model.lock().unwrap();
-            let is_download = request.range.as_deref() != Some("bytes=0-0");
-            is_download && request.path.rsplit('/').next().is_some_and(|name| model.stalled.contains(name))
-                || model.stalls && request.path.starts_with("/api/")
-        };
-        if is_stalled {
-            answer.stalls = true;
-        }
+        let stalled = self.model.lock().unwrap().stalled.filter(|(name, _)| {
+            request.range.as_deref() != Some("bytes=0-0") && request.path.rsplit('/').next() == Some(name)
+        });
+        answer.stalls_after = stalled.map(|(_, bytes)| bytes);
         self.requests.lock().unwrap().push(request);
         answer.send(&stream)
     }

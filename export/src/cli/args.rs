@@ -177,6 +177,14 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
+    fn the_checkpoint_may_have_any_name() {
+        let name: OsString = std::os::unix::ffi::OsStringExt::from_vec(b"caf\xe9".to_vec());
+        let arguments = ["lfm2-export".into(), "--out".into(), "x.onnx".into(), name.clone()];
+        assert_eq!(Arguments::try_parse_from(arguments).unwrap().export.model, name);
+    }
+
+    #[test]
     fn the_output_is_required_for_exports_only() {
         Arguments::try_parse_from(["lfm2-export"]).unwrap_err();
         Arguments::try_parse_from(["lfm2-export", "--out", "x.onnx"]).unwrap();

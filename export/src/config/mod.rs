@@ -172,7 +172,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not a JSON object.
-    #[error("{path} is not a JSON object: {source}", path = path.display())]
+    #[error("{path} cannot be read as a JSON object: {source}", path = path.display())]
     Json {
         /// The file.
         path: PathBuf,

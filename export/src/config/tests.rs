@@ -266,6 +266,10 @@ fn keys_that_are_there_twice_are_refused() {
     fs::write(folder.path().join(CONFIG_FILE), twice).unwrap();
     let error = ModelConfig::load(folder.path()).unwrap_err();
     let ConfigError::Invalid { problems, .. } = &error else { panic!("{error}") };
+    let nested = text.replacen('{', "{\"rope_parameters\": {\"rope_theta\": 1e6, \"rope_theta\": 1e4},", 1);
+    fs::write(folder.path().join(CONFIG_FILE), nested).unwrap();
+    let nested = ModelConfig::load(folder.path()).unwrap_err().to_string();
+    assert!(nested.contains("rope_parameters: rope_theta is there more than once"), "{nested}");
     assert_eq!(problems, &["model_type is there more than once", "norm_eps is there more than once"]);
 }
 
@@ -323,7 +327,7 @@ proptest! {
         sizes in prop::collection::vec(size(), 5), kv_heads in prop::sample::select(vec![1, 2, 1 << 20]),
         width in 2_usize..6, left in any::<bool>()
     ) {
-        let [vocab_size, hidden_size, feed_forward_size, head_dim, context_length] = sizes[..] else { panic!("five sizes") };
+        let [vocab_size, hidden_size, feed_forward_size, head_dim, context_length] = sizes[..] else { panic!("five") };
         let base = parse(json!({})).unwrap().graph;
         let config = Config {
             vocab_size, hidden_size, feed_forward_size, head_dim, context_length, kv_heads, heads: kv_heads * width,

@@ -46,7 +46,10 @@ pub(super) fn info(hub: &Hub, api: &Api, repo: &str) -> Result<RepoInfo, HubErro
     }
     let unusable =
         |reason: String| HubError::Answer { endpoint: hub.endpoint.clone(), what: format!("{repo}'s files"), reason };
-    let info: RepoInfo = response.body_mut().read_json().map_err(|error| unusable(error.to_string()))?;
+    let info: RepoInfo = response.body_mut().read_json().map_err(|error| match error {
+        error @ (ureq::Error::Timeout(_) | ureq::Error::Io(_)) => unreachable(error),
+        error => unusable(error.to_string()),
+    })?;
     if !is_commit(&info.sha) {
         return Err(unusable(format!("{:?} is not a commit", info.sha)));
     }

@@ -163,7 +163,7 @@ fn what_cannot_be_opened_is_explained() {
     put(&path("broken.onnx"), &onnx(METADATA_KEY, "{"));
     put(&path("page.onnx"), b"<html>404</html>");
     fs::create_dir(path("empty")).unwrap();
-    put(&path("escaping/lfm2.manifest.json"), br#"{"version": 1, "graphs": [{"file": "x.onnx", "data": ["../../secret"], "precision": "q4", "dialect": "contrib", "minimum_runtime_minor": 24}], "files": [{"name": "../../secret", "size": 1, "sha256": ""}]}"#);
+    put(&path("escaping/lfm2.manifest.json"), br#"{"version": 1, "model": "", "graphs": [{"file": "x.onnx", "data": ["../../secret"], "precision": "q4", "dialect": "contrib", "minimum_runtime_minor": 24}], "files": [{"name": "../../secret", "size": 1, "sha256": ""}]}"#);
     put(&path("escaping/x.onnx"), &onnx(METADATA_KEY, &contract("q4", "contrib").to_json().unwrap()));
     put(&path("manifest/lfm2.manifest.json"), b"[]");
     for (name, part) in [
