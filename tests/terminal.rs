@@ -113,11 +113,15 @@ fn what_is_typed_is_answered() {
     chat.sees("> ");
     chat.types(b"/reset\r");
     chat.sees("new conversation");
+    chat.sees("> ");
     chat.types(b"/stats\r");
     chat.sees("context: 0 of");
     chat.sees("> ");
     // Bytes that are no UTF-8, and Ctrl-C as a key: neither ends the chat.
     chat.types(b"\xff\xfe\r");
+    chat.sees("type it again");
+    // A key means what it means to the chat only while a line is read.
+    chat.sees("> ");
     chat.types(b"\x03");
     chat.sees("Ctrl-D or /exit leaves.");
     chat.sees("> ");
