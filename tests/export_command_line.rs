@@ -364,6 +364,20 @@ fn a_removed_graph_is_forgotten() {
 }
 
 #[test]
+fn a_manifest_cannot_reach_out_of_its_folder() {
+    let (folder, out) = folder("package/lfm2.onnx");
+    run(export_to(&fixture(TINY_CHAT), &out, &[])).answer();
+    fs::write(folder.path().join("precious"), "").unwrap();
+    let path = out.with_file_name(MANIFEST_NAME);
+    let mut manifest = Manifest::from_json(&fs::read_to_string(&path).unwrap()).unwrap();
+    manifest.files[0].name = "../precious".to_owned();
+    fs::write(&path, manifest.to_json().unwrap()).unwrap();
+    let message = run(export_to(&fixture(TINY_CHAT), &out, &[])).failure(1);
+    assert!(message.contains("../precious is no name of a file in the package"), "{message}");
+    assert!(folder.path().join("precious").is_file());
+}
+
+#[test]
 fn files_of_others_are_not_replaced() {
     let (folder, out) = folder("lfm2.onnx");
     fs::write(folder.path().join("tokenizer.json"), "mine").unwrap();

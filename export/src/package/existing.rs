@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, ManifestFile};
 
@@ -24,6 +24,10 @@ impl Existing {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Manifest::default(),
             Err(error) => return Err(refused(error.to_string())),
         };
+        // Files are removed by these names.
+        if let Some(file) = manifest.files.iter().find(|file| !is_inside(&file.name)) {
+            return Err(refused(format!("{} is no name of a file in the package", file.name)));
+        }
         manifest.retain(|name| folder.join(name).is_file());
         Ok(Self { folder: folder.to_owned(), manifest })
     }
@@ -58,6 +62,11 @@ impl Existing {
         self.manifest.files.retain(|file| !names.contains(&file.name));
         names
     }
+}
+
+/// Whether a name in a manifest stays in its folder.
+fn is_inside(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// A package has a config and a tokenizer config of its own, which must not replace those of the checkpoint.

@@ -44,8 +44,7 @@ impl Staging {
             return Err(failed(path)(io::Error::new(io::ErrorKind::IsADirectory, "a folder is in the way")));
         }
         let partial = beside(path, "partial");
-        // What lies there was left by a process of the same number that was killed; a link must not be followed.
-        remove_if_there(&partial)?;
+        remove_leftovers(path)?;
         let file = HashedFile::create(&partial)?;
         self.files.push((partial, path.to_owned()));
         Ok(file)
@@ -138,11 +137,22 @@ fn create_folder(folder: &Path, created: &mut Vec<PathBuf>) -> Result<(), WriteE
     Err(failed(folder)(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, and a folder is needed")))
 }
 
-fn remove_if_there(path: &Path) -> Result<(), WriteError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
-        _ => Ok(()),
+/// Removes what exports that were killed have left of `path`. The lock says that none of them is running; links are removed
+/// and not followed.
+fn remove_leftovers(path: &Path) -> Result<(), WriteError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_leftover = |other: &str| {
+        let number = other.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".partial"));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let entry = entry.map_err(failed(folder))?;
+        if is_leftover(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
+        }
     }
+    Ok(())
 }
 
 /// Removes new folders, the last one first. One that somebody else has put files into stays.
@@ -257,6 +267,19 @@ mod tests {
         drop(first);
         Staging::lock(folder.path()).unwrap();
         assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_killed_exports_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.onnx");
+        for name in ["x.onnx.1.partial", "x.onnx.partial", "x.onnx.a1.partial", "y.onnx.1.partial"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let mut staging = Staging::lock(folder.path()).unwrap();
+        staging.write(&path, b"new").unwrap();
+        staging.commit().unwrap();
+        assert_eq!(names(folder.path()), ["x.onnx", "x.onnx.a1.partial", "x.onnx.partial", "y.onnx.1.partial"]);
     }
 
     #[cfg(unix)]
