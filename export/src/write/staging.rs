@@ -15,7 +15,8 @@ const LOCK_NAME: &str = "lfm2-export.lock";
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
-    lock: File,
+    /// Held until everything is done.
+    _lock: File,
     /// New files: where they are being written, and what they will be called.
     files: Vec<(PathBuf, PathBuf)>,
     removed: Vec<PathBuf>,
@@ -32,7 +33,7 @@ impl Staging {
         let mut folders = Vec::new();
         let lock = create_folder(root, &mut folders).and_then(|()| lock(root)).inspect_err(|_| remove(&folders))?;
         let [files, aside] = [(); 2].map(|()| Vec::new());
-        Ok(Self { root: root.to_owned(), lock, files, removed: Vec::new(), aside, placed: Vec::new(), folders })
+        Ok(Self { root: root.to_owned(), _lock: lock, files, removed: Vec::new(), aside, placed: Vec::new(), folders })
     }
 
     /// Begins a file that will be called `path`. Its folder is made if it is not there.
@@ -101,20 +102,24 @@ impl Drop for Staging {
         for (partial, _) in &self.files {
             tell(partial, fs::remove_file(partial));
         }
+        // Removed while it is still held: whoever opens it afterwards makes a new one.
         let lock = self.root.join(LOCK_NAME);
-        // Windows removes a file only after it has been closed, and closing it ends the lock.
-        tell(&lock, self.lock.unlock().and_then(|()| fs::remove_file(&lock)));
+        tell(&lock, fs::remove_file(&lock));
         remove(&self.folders);
     }
 }
 
 fn lock(root: &Path) -> Result<File, WriteError> {
     let path = root.join(LOCK_NAME);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(WriteError::Locked { path }),
-        Err(TryLockError::Error(source)) => Err(WriteError::Io { path, source }),
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed(&path))?;
+        match file.try_lock() {
+            Ok(()) if platform::is_at(&file, &path).map_err(failed(&path))? => return Ok(file),
+            // The one before has removed it since it was opened here, so that it keeps nobody out any more.
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path }),
+            Err(TryLockError::Error(source)) => return Err(WriteError::Io { path, source }),
+        }
     }
 }
 
