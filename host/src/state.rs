@@ -314,7 +314,14 @@ mod tests {
 
     fn spec(kind: StateKind, dtype: DType, shape: Vec<Dim>) -> contract::State {
         let port = |name: &str| Port { name: name.into(), dtype, shape: shape.clone() };
-        contract::State { layer: 0, kind, update: Update::InPlace, past: port("past"), present: port("present") }
+        contract::State {
+            layer: 0,
+            kind,
+            update: Update::InPlace,
+            past: port("past"),
+            present: port("present"),
+            columns: None,
+        }
     }
 
     fn cache(dtype: DType) -> contract::State {

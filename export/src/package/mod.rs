@@ -195,6 +195,7 @@ fn manifest_graph(output: &Output, contract: &Contract) -> ManifestGraph {
     ManifestGraph {
         file: output.graph_name().to_owned(),
         data: vec![output.relative(output.data_name())],
+        purpose: contract.purpose,
         precision: contract.precision.clone(),
         dialect: contract.dialect.clone(),
         minimum_runtime_minor: contract.minimum_runtime_minor,

@@ -1,6 +1,6 @@
 use std::fs;
 
-use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, ManifestGraph, Padding};
+use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, ManifestGraph, Padding, Purpose};
 use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
 use lfm2_graphs::ir::Graph;
 use serde_json::json as value;
@@ -76,6 +76,7 @@ impl Case {
         let graph = ManifestGraph {
             file: name,
             data: vec![],
+            purpose: Purpose::General,
             precision: precision.as_str().to_owned(),
             dialect: "contrib".to_owned(),
             minimum_runtime_minor: 30,

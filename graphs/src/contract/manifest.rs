@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::ContractError;
+use super::{ContractError, Purpose};
 
 /// Name of the manifest. It lies beside the tokenizer, and names in it are relative to its folder, with `/` between parts.
 pub const MANIFEST_NAME: &str = "lfm2.manifest.json";
 
 /// Version of this structure. A host refuses manifests of a version that it does not know.
-pub const MANIFEST_VERSION: u32 = 1;
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// What a package consists of. Several precisions of one model may share a folder, and with it a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub struct ManifestGraph {
     pub file: String,
     /// The files with its weights.
     pub data: Vec<String>,
+    /// As in the contract of the graph.
+    pub purpose: Purpose,
     /// As in the contract of the graph.
     pub precision: String,
     /// As in the contract of the graph.
@@ -102,7 +104,8 @@ mod tests {
     fn graph(file: &str, data: &str) -> ManifestGraph {
         let [file, data] = [file, data].map(str::to_owned);
         let data = vec![data];
-        ManifestGraph { file, data, precision: "q4".into(), dialect: "contrib".into(), minimum_runtime_minor: 30 }
+        let [precision, dialect] = ["q4", "contrib"].map(str::to_owned);
+        ManifestGraph { file, data, purpose: Purpose::General, precision, dialect, minimum_runtime_minor: 30 }
     }
 
     fn files(names: &[&str], size: u64) -> Vec<ManifestFile> {
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused() {
-        let error = Manifest::from_json(r#"{"version": 2}"#).unwrap_err();
-        assert!(matches!(error, ContractError::Version { found: 2, .. }), "{error}");
+        let error = Manifest::from_json(r#"{"version": 9}"#).unwrap_err();
+        assert!(matches!(error, ContractError::Version { found: 9, .. }), "{error}");
     }
 }

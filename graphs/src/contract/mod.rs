@@ -3,10 +3,12 @@
 //! The exporter writes it as JSON into the `metadata_props` of the ONNX file, so that the file explains itself. The host
 //! learns everything it needs from here and parses no tensor name.
 
+mod calibration;
 mod manifest;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use calibration::{CALIBRATION_VERSION, Calibration};
 pub use manifest::{MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph};
 
 pub use crate::ir::types::{DType, Dim, Shape};
@@ -15,7 +17,7 @@ pub use crate::ir::types::{DType, Dim, Shape};
 pub const METADATA_KEY: &str = "lfm2.contract";
 
 /// Version of this structure. A host refuses contracts of a version that it does not know.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The machine-readable description of one graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +28,9 @@ pub struct Contract {
     pub family: String,
     /// Name of the dialect that the graph was lowered with: `contrib` or `portable`.
     pub dialect: String,
-    /// Number formats of weights and activations: `fp32`, `fp16`, `q8`, `q4` or `q4f16`.
+    /// What the graph is for.
+    pub purpose: Purpose,
+    /// Name of the recipe for weights and activations: `fp32`, `fp16`, `q8`, `q4`, ...
     pub precision: String,
     /// Version of the default ONNX operator set.
     pub opset: u32,
@@ -46,6 +50,8 @@ pub struct Contract {
     pub rope: Option<Rope>,
     /// Where the token table lies, for hosts that look rows up themselves.
     pub table: Table,
+    /// Bytes of weights that every run reads whole: all but the rows of an embedding that is no head, and rotary tables.
+    pub weight_bytes: u64,
     /// The graph's inputs other than states.
     pub inputs: Inputs,
     /// The graph's outputs other than states.
@@ -129,6 +135,30 @@ pub struct Inputs {
 pub struct Outputs {
     /// Scores of the next token, float32 `[batch_size, positions, vocab_size]`, `positions` being 1 by default.
     pub logits: Port,
+    /// What graphs for calibration tell about the inputs of weights; empty in others.
+    pub statistics: Vec<Statistic>,
+}
+
+/// What a graph is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// Prompts and single tokens.
+    #[default]
+    General,
+    /// Prompts only: the companion of a general graph with the same ports, which computes many tokens faster.
+    Prefill,
+    /// Statistics for quantization.
+    Calibrate,
+}
+
+/// An output that sums up what a product's input was during a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistic {
+    /// float32 `[inputs]`: for each column of the weights, the sum of the squares of the values that met it.
+    pub port: Port,
+    /// The weights whose input it is, by their names in the checkpoint.
+    pub weights: Vec<String>,
 }
 
 /// One tensor carried from run to run. All states start as zeros.
@@ -144,6 +174,10 @@ pub struct State {
     pub past: Port,
     /// The output.
     pub present: Port,
+    /// Of a convolution in a graph that can be rolled back: every column of B*x of the run,
+    /// `[batch_size, sequence_length, hidden_size]`, so that the state after any token of the run can be made from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Port>,
 }
 
 /// What a state holds.
@@ -208,6 +242,8 @@ pub struct Table {
     pub values: Location,
     /// Initializer holding one scale per block, if quantized.
     pub scales: Option<Location>,
+    /// Initializer holding one packed zero point per block, if quantized with zero points.
+    pub zero_points: Option<Location>,
 }
 
 /// Number format of the token table.
@@ -219,7 +255,7 @@ pub enum TableFormat {
         /// Element type.
         dtype: DType,
     },
-    /// Blocks of unsigned `bits`-bit numbers with the implicit zero point `2^(bits-1)`, low bits first.
+    /// Blocks of unsigned `bits`-bit numbers, low bits first. The zero point is `2^(bits-1)` unless the table has zero points.
     Blocks {
         /// 4 or 8.
         bits: usize,

@@ -7,7 +7,7 @@ use super::{Block, Config, Mixer, ports};
 use crate::contract::{self, Contract, Location, Port, Table, TableFormat};
 use crate::dialect::{AddNorm, Dialect, Tokens};
 use crate::ir::verify::{VerifyError, verify};
-use crate::ir::{DType, Format, Graph, Role, Scope, Value, Weight};
+use crate::ir::{Content, DType, Format, Graph, Role, Scope, Source, Value, Weight};
 use crate::ops;
 
 /// Builds the graph of a model into `graph` and returns the contract that describes it.
@@ -36,6 +36,7 @@ pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Resul
         version: contract::VERSION,
         family: "lfm2".to_owned(),
         dialect: dialect.name().to_owned(),
+        purpose: contract::Purpose::General,
         precision: String::new(),
         opset: ops::OPSET,
         minimum_runtime_minor: dialect.minimum_runtime_minor(),
@@ -46,6 +47,7 @@ pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Resul
         context_length: config.context_length,
         rope: config.has_attention().then_some(contract::Rope { theta: config.rope_theta, head_dim: config.head_dim }),
         table: describe(&table),
+        weight_bytes: weight_bytes(&graph.content(), config.tied),
         inputs,
         outputs,
         states: states.into_iter().map(|(_, state)| state).collect(),
@@ -148,6 +150,22 @@ fn kept_from<'g>(at: Scope<'g>, keep: &Port) -> Value<'g> {
     at.op(&ops::NEG, &[keep.reshape(&[1])], &[])
 }
 
+/// Bytes of the weights that a run reads whole. A table that is the head too is read by the head.
+fn weight_bytes(content: &Content, tied: bool) -> u64 {
+    let mut sources: Vec<(&Source, DType)> = Vec::new();
+    let mut total = 0;
+    for (_, initializer) in &content.initializers {
+        let Some(weight) = initializer.source.weight() else { continue };
+        let known = (&initializer.source, initializer.dtype);
+        if (weight.role == Role::Table && !tied) || sources.contains(&known) {
+            continue;
+        }
+        sources.push(known);
+        total += initializer.bytes();
+    }
+    total
+}
+
 fn describe(table: &Weight) -> Table {
     let location = |name: String| Location { name, file: String::new(), offset: 0, length: 0 };
     let (format, values, scales) = match table.format {
@@ -158,5 +176,6 @@ fn describe(table: &Weight) -> Table {
             Some(location(format!("{}.scales", table.name))),
         ),
     };
-    Table { rows: table.rows(), columns: table.columns(), format, values: location(values), scales }
+    let zero_points = None;
+    Table { rows: table.rows(), columns: table.columns(), format, values: location(values), scales, zero_points }
 }

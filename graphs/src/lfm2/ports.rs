@@ -19,7 +19,7 @@ pub(super) fn inputs() -> Inputs {
 /// onnxruntime-genai sizes its buffer by it.
 pub(super) fn outputs(config: &Config) -> Outputs {
     let shape = vec![Dim::symbol("batch_size"), Dim::Fixed(1), Dim::Fixed(config.vocab_size)];
-    Outputs { logits: port("logits", DType::Float32, shape) }
+    Outputs { logits: port("logits", DType::Float32, shape), statistics: vec![] }
 }
 
 /// The states of layer `layer`: one of a convolution, keys and values of an attention.
@@ -34,6 +34,7 @@ pub(super) fn states(config: &Config, layer: usize, mixer: Mixer, dtype: DType, 
                 update: Update::InPlace,
                 past: port(format!("past_conv.{layer}"), dtype, shape.clone()),
                 present: port(format!("present_conv.{layer}"), dtype, shape),
+                columns: None,
             }]
         }
         Mixer::Attention => [(StateKind::Key, "key"), (StateKind::Value, "value")]
@@ -43,6 +44,7 @@ pub(super) fn states(config: &Config, layer: usize, mixer: Mixer, dtype: DType, 
                 update,
                 past: cache(config, format!("past_key_values.{layer}.{name}"), dtype, "past_sequence_length"),
                 present: cache(config, format!("present.{layer}.{name}"), dtype, "total_sequence_length"),
+                columns: None,
             })
             .into(),
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::Contract;
+use lfm2_graphs::contract::{Contract, Purpose};
 
 use super::{PackageError, contract_of, files, manifest_in};
 
@@ -64,7 +64,8 @@ impl Candidate {
 /// The graphs of the manifest that are there. Somebody may have fetched one precision of several.
 fn listed(folder: &Path) -> Result<Vec<Candidate>, PackageError> {
     let Some(manifest) = manifest_in(folder)? else { return Ok(Vec::new()) };
-    let candidates = manifest.graphs.into_iter().filter_map(|graph| {
+    let general = manifest.graphs.into_iter().filter(|graph| graph.purpose == Purpose::General);
+    let candidates = general.filter_map(|graph| {
         let path = files::path_in(folder, &graph.file)?;
         path.is_file().then_some(Candidate { path, precision: graph.precision, dialect: graph.dialect })
     });
@@ -82,6 +83,8 @@ fn found(folder: &Path) -> Result<Vec<Candidate>, PackageError> {
     let (mut candidates, mut first_error) = (Vec::new(), None);
     for path in paths {
         match contract_of(&path) {
+            // Companions of other graphs, and graphs for measuring, are never meant by the name of a folder.
+            Ok(contract) if contract.purpose != Purpose::General => {}
             Ok(contract) => {
                 candidates.push(Candidate { path, precision: contract.precision, dialect: contract.dialect })
             }

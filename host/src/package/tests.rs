@@ -13,6 +13,7 @@ fn contract(precision: &str, dialect: &str) -> Contract {
         version: VERSION,
         family: "lfm2".into(),
         dialect: dialect.into(),
+        purpose: Purpose::General,
         precision: precision.into(),
         opset: 21,
         minimum_runtime_minor: 24,
@@ -28,13 +29,15 @@ fn contract(precision: &str, dialect: &str) -> Contract {
             format: TableFormat::Dense { dtype: DType::Float32 },
             values,
             scales: None,
+            zero_points: None,
         },
+        weight_bytes: 0,
         inputs: Inputs {
             input_ids: port("input_ids"),
             attention_mask: port("attention_mask"),
             num_logits_to_keep: port("num_logits_to_keep"),
         },
-        outputs: Outputs { logits: port("logits") },
+        outputs: Outputs { logits: port("logits"), statistics: vec![] },
         states: vec![],
     }
 }
@@ -67,8 +70,14 @@ fn add(folder: &Path, file: &str, precision: &str, dialect: &str) {
         ManifestFile { name: (*name).to_owned(), size: content.len() as u64, sha256 }
     });
     let [precision, dialect] = [precision, dialect].map(str::to_owned);
-    let graph =
-        ManifestGraph { file: file.into(), data: vec![data.clone()], precision, dialect, minimum_runtime_minor: 24 };
+    let graph = ManifestGraph {
+        file: file.into(),
+        data: vec![data.clone()],
+        purpose: Purpose::General,
+        precision,
+        dialect,
+        minimum_runtime_minor: 24,
+    };
     manifest.merge(graph, files.collect());
     fs::write(path, manifest.to_json().unwrap()).unwrap();
 }
@@ -163,7 +172,7 @@ fn what_cannot_be_opened_is_explained() {
     put(&path("broken.onnx"), &onnx(METADATA_KEY, "{"));
     put(&path("page.onnx"), b"<html>404</html>");
     fs::create_dir(path("empty")).unwrap();
-    put(&path("escaping/lfm2.manifest.json"), br#"{"version": 1, "model": "", "graphs": [{"file": "x.onnx", "data": ["../../secret"], "precision": "q4", "dialect": "contrib", "minimum_runtime_minor": 24}], "files": [{"name": "../../secret", "size": 1, "sha256": ""}]}"#);
+    put(&path("escaping/lfm2.manifest.json"), br#"{"version": 2, "model": "", "graphs": [{"file": "x.onnx", "data": ["../../secret"], "purpose": "general", "precision": "q4", "dialect": "contrib", "minimum_runtime_minor": 24}], "files": [{"name": "../../secret", "size": 1, "sha256": ""}]}"#);
     put(&path("escaping/x.onnx"), &onnx(METADATA_KEY, &contract("q4", "contrib").to_json().unwrap()));
     put(&path("manifest/lfm2.manifest.json"), b"[]");
     for (name, part) in [
