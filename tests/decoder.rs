@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lfm2_export::recipe::Precision;
 use lfm2_host::cancel::Cancel;
-use lfm2_host::decoder::{Decoder, DecoderError, OrtDecoder};
+use lfm2_host::decoder::{Decoder, DecoderError, OrtDecoder, Rewind};
 use lfm2_host::package::Package;
 use lfm2_host::provider::{self, SessionOptions};
 use lfm2_host::runtime::Runtime;
@@ -232,4 +232,27 @@ fn first_error(exported: &Exported) -> Option<String> {
 fn load(package: &Package) -> Result<Session, SessionError> {
     let runtime = Runtime::load(None).unwrap();
     Session::new(runtime, package, provider::named("cpu").unwrap(), &SessionOptions::default())
+}
+
+#[test]
+fn a_marked_state_comes_back_as_it_was() {
+    for options in [contrib(Precision::Fp32), portable(Precision::Fp32), contrib(Precision::Fp16)] {
+        let mut decoder = Exported::new(TINY_CHAT, options).decoder();
+        assert!(matches!(decoder.rewind(), Err(DecoderError::NotMarked)));
+        let tokens: Vec<u32> = (0..1200).map(|index| 20 + index * 7 % 90).collect();
+        decoder.step(&tokens[..30]).unwrap();
+        decoder.mark().unwrap();
+        let states = decoder.states().unwrap();
+        let expected = decoder.step(&tokens[30..33]).unwrap().to_vec();
+        // After a single step, and after so many that the caches were replaced.
+        for more in [33..34, 33..1200] {
+            decoder.step(&tokens[more]).unwrap();
+            decoder.rewind().unwrap();
+            assert_eq!((decoder.len(), decoder.states().unwrap()), (30, states.clone()), "{options:?}");
+            // The same kernels on the same values: not a bit differs.
+            assert_eq!(decoder.step(&tokens[30..33]).unwrap().to_vec(), expected, "{options:?}");
+        }
+        decoder.reset();
+        assert!(matches!(decoder.rewind(), Err(DecoderError::NotMarked)));
+    }
 }

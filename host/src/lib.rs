@@ -44,6 +44,7 @@ pub mod cli;
 pub mod decoder;
 pub mod engine;
 pub mod generation;
+pub mod measure;
 pub mod package;
 pub mod platform;
 pub mod provider;

@@ -17,6 +17,14 @@ pub(crate) struct State {
     tensors: Vec<StateTensor>,
     len: usize,
     growth: Growth,
+    mark: Option<Mark>,
+}
+
+/// What is needed to go back to an earlier state of the sequence.
+struct Mark {
+    len: usize,
+    /// A copy of every tensor but caches that are updated in place: their rows up to `len` stay as they are until the reset.
+    copies: Vec<Option<DynTensor>>,
 }
 
 /// How caches grow.
@@ -43,7 +51,7 @@ impl State {
     pub(crate) fn new(states: &[contract::State], growth: Growth) -> Result<Self, StateError> {
         let capacity = growth.block.min(growth.limit);
         let tensors = states.iter().map(|spec| StateTensor::new(spec, capacity)).collect::<Result<_, _>>()?;
-        Ok(Self { tensors, len: 0, growth })
+        Ok(Self { tensors, len: 0, growth, mark: None })
     }
 
     /// Number of tokens seen.
@@ -96,12 +104,38 @@ impl State {
     /// Forgets all tokens. The buffers stay, and so do their bindings, unless a failure left them with different capacities.
     pub(crate) fn reset(&mut self) -> Result<(), StateError> {
         self.len = 0;
+        self.mark = None;
         let capacities = || self.tensors.iter().filter_map(StateTensor::capacity);
         if capacities().min() != capacities().max() {
             let capacity = self.growth.block.min(self.growth.limit);
             self.tensors.iter_mut().try_for_each(|tensor| tensor.start_over(capacity))?;
         }
         self.tensors.iter_mut().try_for_each(StateTensor::reset)
+    }
+
+    /// Marks the state as it is now.
+    pub(crate) fn mark(&mut self) -> Result<(), StateError> {
+        let copy = |tensor: &StateTensor| match tensor.capacity() {
+            Some(_) => Ok(None),
+            None => tensor.copied(&tensor.value).map(Some),
+        };
+        let copies = self.tensors.iter().map(copy).collect::<Result<_, _>>()?;
+        self.mark = Some(Mark { len: self.len, copies });
+        Ok(())
+    }
+
+    /// Goes back to the marked state, and tells whether there is one.
+    pub(crate) fn rewind(&mut self) -> Result<bool, StateError> {
+        let Some(mark) = &self.mark else { return Ok(false) };
+        for (tensor, copy) in self.tensors.iter_mut().zip(&mark.copies) {
+            match copy {
+                Some(copy) if tensor.is_in_place() => copy_elements(&tensor.spec, copy, &mut tensor.value)?,
+                Some(copy) => tensor.value = tensor.copied(copy)?,
+                None => {}
+            }
+        }
+        self.len = mark.len;
+        Ok(true)
     }
 
     /// Name of the output, shape and values of every state. Rows without a token are left out.
@@ -190,6 +224,14 @@ impl StateTensor {
         Ok(())
     }
 
+    /// A tensor with the elements of `from`, which is one of this state.
+    fn copied(&self, from: &DynTensor) -> Result<DynTensor, StateError> {
+        let shape: Vec<usize> = from.shape().iter().map(|&size| usize::try_from(size).unwrap_or_default()).collect();
+        let mut to = allocate(&self.spec, &shape)?;
+        copy_elements(&self.spec, from, &mut to)?;
+        Ok(to)
+    }
+
     fn reset(&mut self) -> Result<(), StateError> {
         if !self.is_in_place() {
             self.value = allocate(&self.spec, &with_rows(&self.spec, &self.empty, 0))?;
@@ -241,6 +283,15 @@ fn clear(spec: &contract::State, tensor: &mut DynTensor) -> Result<(), StateErro
     match spec.past.dtype {
         DType::Float16 => tensor.try_extract_tensor_mut::<f16>()?.1.fill(f16::ZERO),
         _ => tensor.try_extract_tensor_mut::<f32>()?.1.fill(0.0),
+    }
+    Ok(())
+}
+
+/// Copies all elements between tensors of one shape.
+fn copy_elements(spec: &contract::State, from: &DynTensor, to: &mut DynTensor) -> Result<(), StateError> {
+    match spec.past.dtype {
+        DType::Float16 => to.try_extract_tensor_mut::<f16>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
+        _ => to.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
     }
     Ok(())
 }

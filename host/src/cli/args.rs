@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use super::bench::BenchArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +19,8 @@ Examples:
       Continue a text, without the chat format.
   lfm2-host --prompt \"Name the capital of Japan.\" --json | jq .timings
       Text, token ids, finish reason and timings as JSON.
+  lfm2-host bench --model lfm2.onnx -p 512 -n 64 -d 0,512
+      Speed of prefill and decoding, memory and latencies; `lfm2-host bench --help` says more.
 
 Exit status:
   0 if there is an answer, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
@@ -24,8 +28,11 @@ Only answers go to standard output, everything else to standard error. RUST_LOG 
 
 /// Runs LFM2 packages through ONNX Runtime: a chat on the terminal, or one answer.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "lfm2-host", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "lfm2-host", version, after_help = EXAMPLES, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
     /// The package: an .onnx file, or a folder with one
     #[arg(short, long, value_name = "PACKAGE", default_value = ".")]
     pub(super) model: PathBuf,
@@ -53,12 +60,18 @@ pub(super) struct Args {
     pub(super) runtime: RuntimeArgs,
 
     /// Log more to standard error; twice for even more
-    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet", global = true)]
     pub(super) verbose: u8,
 
     /// Log errors only
-    #[arg(short, long)]
+    #[arg(short, long, global = true)]
     pub(super) quiet: bool,
+}
+
+/// What the program does instead of a chat or an answer.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum Command {
+    Bench(BenchArgs),
 }
 
 /// How tokens are chosen, and when to end.

@@ -7,6 +7,8 @@ use std::{error::Error, fmt, fmt::Display, io, process::ExitCode};
 pub(super) enum Exit {
     /// All was done.
     Done,
+    /// All was done, and a comparison has found changes.
+    Changed,
     /// Ctrl-C ended it; shells expect 128 + the number of the signal.
     Interrupted,
 }
@@ -15,6 +17,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         match exit {
             Exit::Done => Self::SUCCESS,
+            Exit::Changed => Self::from(1),
             Exit::Interrupted => Self::from(130),
         }
     }
@@ -37,6 +40,9 @@ pub(super) enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// A comparison failed: exit status 2, as 1 says that something has changed.
+    #[error(transparent)]
+    Comparison(Box<dyn Error + Send + Sync>),
     /// Everything else.
     #[error(transparent)]
     Failed(Box<dyn Error + Send + Sync>),
@@ -46,6 +52,11 @@ impl CliError {
     /// Wraps the error of a library.
     pub(super) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(error.into())
+    }
+
+    /// Wraps the error of a comparison.
+    pub(super) fn comparison(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Comparison(error.into())
     }
 
     /// What writing to standard output came back with.
@@ -60,7 +71,7 @@ impl CliError {
     pub(super) fn status(&self) -> ExitCode {
         match self {
             Self::Closed => ExitCode::SUCCESS,
-            Self::Usage(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::Comparison(_) => ExitCode::from(2),
             Self::Stream { .. } | Self::Failed(_) => ExitCode::FAILURE,
         }
     }

@@ -1,7 +1,9 @@
-//! The command line program: raw arguments, checked settings, then a chat or one answer.
+//! The command line program: raw arguments, checked settings, then a chat, one answer or
+//! a command, each of which has its file.
 
 mod answer;
 mod args;
+mod bench;
 mod chat;
 mod error;
 mod interrupt;
@@ -23,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{cancel::Cancel, decoder::Decoder, engine::Conversation};
 use answer::Question;
-use args::Args;
+use args::{Args, Command};
 use chat::Chat;
 use error::{CliError, Exit, Problems};
 use load::Loaded;
@@ -33,7 +35,7 @@ use terminal::Terminal;
 /// Runs the program with these arguments, the first being its name, and returns its exit status: 0 if all went well, 1 if
 /// something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(arguments) {
+    let args = match Args::try_parse_from(bench::spelled_out(arguments)) {
         Ok(args) => args,
         // Also how clap reports that it was asked for help or its version. If that cannot be written, nobody reads it.
         Err(message) => {
@@ -55,6 +57,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(args: Args) -> Result<Exit, CliError> {
     log_to_stderr(args.verbose, args.quiet)?;
+    if let Some(command) = &args.command {
+        return match command {
+            Command::Bench(bench) => bench::bench(bench, args.verbose, args.quiet),
+        };
+    }
     let terminals = Terminals { input: io::stdin().is_terminal(), output: io::stdout().is_terminal() };
     let quiet = args.quiet;
     let settings = Settings::resolve(args, terminals)?;

@@ -11,7 +11,7 @@ use super::{
 use crate::{generation::Overrides, provider};
 
 /// Every thread needs memory and starts at once, and the runtime takes the low 32 bits of any larger number.
-const MOST_THREADS: usize = 1024;
+pub(super) const MOST_THREADS: usize = 1024;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ fn overrides(args: GenerationArgs, problems: &mut Problems) -> Overrides {
 
 impl Problems {
     /// The number in `text`, if there is one and it is allowed.
-    fn number<T: FromStr>(
+    pub(super) fn number<T: FromStr>(
         &mut self,
         flag: &'static str,
         text: Option<String>,

@@ -3,6 +3,7 @@
 //! Everything above it (engine, sampling, stop rules) is tested with a scripted [`Decoder`] and knows no ONNX Runtime.
 
 mod ort;
+mod settings;
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use ndarray::ArrayView1;
 
 pub use self::ort::OrtDecoder;
+pub use self::settings::DecoderSettings;
 pub use crate::state::StateValues;
 
 /// A model with the state of one sequence.
@@ -41,6 +43,15 @@ pub trait Decoder {
 
     /// Time spent inside the runtime since the decoder was made, so that the host's own share of a step can be told.
     fn run_time(&self) -> Duration;
+}
+
+/// A decoder that can come back to a state, so that what made it need not run again.
+pub trait Rewind: Decoder {
+    /// Marks the state as it is now, instead of what was marked before. [`Decoder::reset`] forgets the mark.
+    fn mark(&mut self) -> Result<(), DecoderError>;
+
+    /// Goes back to the marked state, which stays marked. Fails with [`DecoderError::NotMarked`] if there is none.
+    fn rewind(&mut self) -> Result<(), DecoderError>;
 }
 
 /// Why a step gave no logits.
@@ -80,6 +91,9 @@ pub enum DecoderError {
         /// Largest number of tokens that the graph takes.
         available: usize,
     },
+    /// There is no marked state to go back to.
+    #[error("no state is marked to go back to; mark one after the last reset")]
+    NotMarked,
     /// Stopped on request, in a long prompt.
     #[error("stopped on request")]
     Cancelled,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ort::session::{IoBinding, RunOptions};
 use ort::value::{DynValue, Shape, Tensor};
 
-use super::{Decoder, DecoderError};
+use super::{Decoder, DecoderError, Rewind};
 use crate::cancel::Cancel;
 use crate::session::Session;
 use crate::state::{Growth, State, StateError, StateValues, cpu};
@@ -90,6 +90,11 @@ impl OrtDecoder {
         self.chunk = tokens.max(1);
     }
 
+    /// How many tokens of a prompt are run at once.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// Lets `cancel` stop long prompts, between two operations of the graph.
     pub fn set_cancel(&mut self, cancel: Cancel) {
         self.cancel = cancel;
@@ -146,6 +151,22 @@ impl Decoder for OrtDecoder {
     }
 }
 
+impl Rewind for OrtDecoder {
+    fn mark(&mut self) -> Result<(), DecoderError> {
+        self.check_state()?;
+        self.state.mark().map_err(failed_after(self.len()))
+    }
+
+    fn rewind(&mut self) -> Result<(), DecoderError> {
+        self.check_state()?;
+        let held = self.len();
+        self.failed = true;
+        let marked = self.state.rewind().map_err(failed_after(held))?;
+        self.failed = false;
+        if marked { Ok(()) } else { Err(DecoderError::NotMarked) }
+    }
+}
+
 /// Which tokens of a run get logits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Logits {
@@ -188,12 +209,18 @@ impl OrtDecoder {
         Array2::from_shape_vec((rows, self.vocab_size()), all).map_err(|error| failed_after(held)(error))
     }
 
+    /// Fails if a failed run has left the state undefined.
+    fn check_state(&self) -> Result<(), DecoderError> {
+        if self.failed {
+            return Err(failed_after(self.len())("the state is undefined after a failed run; reset it"));
+        }
+        Ok(())
+    }
+
     /// What must hold before anything is run.
     fn check(&self, tokens: &[u32]) -> Result<(), DecoderError> {
+        self.check_state()?;
         let (held, vocab_size) = (self.len(), self.vocab_size());
-        if self.failed {
-            return Err(failed_after(held)("the state is undefined after a failed run; reset it"));
-        }
         if tokens.is_empty() {
             return Err(DecoderError::NoTokens);
         }

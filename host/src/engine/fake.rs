@@ -49,6 +49,11 @@ impl Fake {
         let mut tokens = tokens.into_iter().collect::<Vec<_>>().into_iter();
         Self::new(context, move |_| only(tokens.next().unwrap_or(END)))
     }
+
+    /// Forgets all but the first `len` tokens.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.history.truncate(len);
+    }
 }
 
 impl Decoder for Fake {

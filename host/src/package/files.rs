@@ -69,7 +69,8 @@ fn hash_problem(path: &Path, file: &ManifestFile) -> Option<String> {
     }
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
+/// The SHA-256 of a file, in hexadecimal.
+pub(crate) fn sha256(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut block = vec![0; BLOCK];

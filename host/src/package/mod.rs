@@ -7,8 +7,9 @@ mod select;
 use std::fs::{self, File};
 use std::path::{self, Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest};
+use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile};
 
+pub(crate) use files::sha256;
 use metadata::MetadataError;
 
 /// One graph of a package, described and complete.
@@ -69,6 +70,14 @@ impl Package {
     /// Description of the graph.
     pub fn contract(&self) -> &Contract {
         &self.contract
+    }
+
+    /// What the manifest says about the graph and then about its weights; nothing if no manifest lists the graph.
+    pub fn graph_files(&self) -> Vec<&ManifestFile> {
+        let Some((manifest, name)) = self.listed() else { return Vec::new() };
+        let graph = manifest.graphs.iter().filter(|graph| graph.file == name);
+        let names = graph.flat_map(|graph| [&graph.file].into_iter().chain(&graph.data));
+        names.filter_map(|name| manifest.files.iter().find(|file| file.name == *name)).collect()
     }
 
     /// The manifest and the name of the graph in it, if there is one that lists the graph.

@@ -1,5 +1,11 @@
 //! What differs between systems. Nothing else in this crate asks which system it runs on.
 
+mod machine;
+mod memory;
+
+pub use machine::{Machine, available_memory, largest_cache};
+pub use memory::{peak_memory, reset_peak_memory};
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

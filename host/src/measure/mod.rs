@@ -1,0 +1,56 @@
+//! Benchmarks: what is measured, how, and what is recorded of it.
+//!
+//! A [`Cell`] is one [`Test`] with one model and one setting. [`measure`] loads the model and runs the test; a [`Row`] says what
+//! came out, with everything that the numbers depend on; a [`Format`](format::Format) writes rows, and [`diff`] compares two files of them.
+//! Names and meanings are those of llama-bench where it has them. Nothing here prints.
+
+pub mod bandwidth;
+mod cell;
+pub mod diff;
+pub mod format;
+pub mod roofline;
+mod row;
+mod run;
+pub mod significance;
+pub mod statistics;
+mod subject;
+mod test;
+#[cfg(test)]
+mod tests;
+
+pub use cell::{Cell, Measured, measure};
+pub use row::{Origin, Program, Row};
+pub use run::{Samples, run};
+pub use subject::Subject;
+pub use test::Test;
+
+use crate::decoder::DecoderError;
+use crate::package::PackageError;
+use crate::provider::ProviderError;
+use crate::runtime::RuntimeError;
+use crate::sampler::SamplingError;
+use crate::session::SessionError;
+
+/// Why something could not be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// The package cannot be opened.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// There is no usable runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The provider cannot be used.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The graph cannot be loaded.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A step failed.
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    /// No token can be chosen: the logits are no numbers.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+}
