@@ -1,5 +1,6 @@
 //! One test with one model and one setting, from loading to the last repetition.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -55,10 +56,11 @@ pub struct Measured {
     pub peak_run_bytes: Option<u64>,
 }
 
-/// Loads the model and runs the test; calls `on_repetition` after each repetition, and after one more for warming up.
+/// Loads the model and runs the test; calls `on_repetition` after each repetition, and after one more for warming up;
+/// that may stop it.
 ///
 /// Times of loading and peaks of memory are this test's own only if the process does nothing else.
-pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut()) -> Result<Measured, MeasureError> {
+pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Measured, MeasureError> {
     let start = Instant::now();
     let package = Package::open(&cell.model)?;
     let provider = provider::named(&cell.provider)?;

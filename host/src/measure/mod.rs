@@ -50,6 +50,9 @@ pub enum MeasureError {
     /// A step failed.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
+    /// Whoever watched has stopped it.
+    #[error("stopped on request")]
+    Stopped,
     /// No token can be chosen: the logits are no numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

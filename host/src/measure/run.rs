@@ -1,5 +1,6 @@
 //! One test on a decoder, repeated.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
@@ -26,7 +27,7 @@ pub struct Samples {
 }
 
 /// Runs `test` once without measuring and then `repetitions` times, each from the same state, and calls `on_repetition` after
-/// each of all these. `clock` tells the time since any moment.
+/// each of all these, which may stop it. `clock` tells the time since any moment.
 ///
 /// - A prompt's window is the run of its tokens, without choosing the next one. Its time to the first token is that with
 ///   choosing it.
@@ -41,7 +42,7 @@ pub fn run<D: Rewind>(
     repetitions: usize,
     seed: u64,
     clock: &mut dyn FnMut() -> Duration,
-    on_repetition: &mut dyn FnMut(),
+    on_repetition: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Samples, MeasureError> {
     let tokens = tokens(test.depth + test.prompt.max(1), decoder.vocab_size(), seed);
     let (depth, prompt) = tokens.split_at(test.depth);
@@ -62,7 +63,9 @@ pub fn run<D: Rewind>(
         // The first time is for warming up.
         let mut unmeasured = Samples::default();
         once.run(test, prompt, if repetition == 0 { &mut unmeasured } else { &mut samples })?;
-        on_repetition();
+        if on_repetition().is_break() {
+            return Err(MeasureError::Stopped);
+        }
     }
     Ok(samples)
 }
@@ -197,7 +200,11 @@ mod tests {
             now += Duration::from_millis(1);
             now
         };
-        let samples = run(&mut timed, test, repetitions, 1, &mut clock, &mut || seen += 1).unwrap();
+        let mut count = || {
+            seen += 1;
+            ControlFlow::Continue(())
+        };
+        let samples = run(&mut timed, test, repetitions, 1, &mut clock, &mut count).unwrap();
         (samples, timed, seen)
     }
 
@@ -254,7 +261,15 @@ mod tests {
         fake.failure = Some((0, || DecoderError::NoTokens));
         let mut timed = Timed { fake, mark: None, rewinds: 0, run_time: Duration::ZERO };
         let test = Test { prompt: 4, generate: 0, depth: 0 };
-        let failed = run(&mut timed, test, 1, 0, &mut || Duration::ZERO, &mut || ());
+        let failed = run(&mut timed, test, 1, 0, &mut || Duration::ZERO, &mut || ControlFlow::Continue(()));
         assert!(matches!(failed, Err(MeasureError::Decoder(DecoderError::NoTokens))), "{failed:?}");
+    }
+    #[test]
+    fn whoever_watches_may_stop_it() {
+        let mut timed = Timed { fake: Fake::new(64, |_| only(1)), mark: None, rewinds: 0, run_time: Duration::ZERO };
+        let test = Test { prompt: 4, generate: 0, depth: 0 };
+        let stopped = run(&mut timed, test, 9, 0, &mut || Duration::ZERO, &mut || ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(MeasureError::Stopped)), "{stopped:?}");
+        assert_eq!(timed.fake.steps.len(), 1);
     }
 }

@@ -2,9 +2,11 @@
 
 mod machine;
 mod memory;
+mod process;
 
 pub use machine::{Machine, available_memory, largest_cache};
 pub use memory::{peak_memory, reset_peak_memory};
+pub use process::keep_from_interrupts;
 
 use std::env;
 use std::ffi::OsString;

@@ -3,7 +3,8 @@
 //! It is this program again, given the cell as JSON. What it reports are JSON objects, one a line, on its standard output.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::ops::ControlFlow;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::BenchError;
 use crate::cancel::Cancel;
 use crate::cli::{CliError, error::Exit};
 use crate::measure::{self, Cell, Measured};
+use crate::platform;
 
 /// What the process reports.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,33 +40,46 @@ pub(super) fn measure_apart(
     let text = serde_json::to_string(cell).map_err(|error| failed(error.to_string()))?;
     let mut command = Command::new(std::env::current_exe().map_err(start)?);
     command.args(["bench", "cell"]).args(flags).arg("--").arg(text).stdin(Stdio::null()).stdout(Stdio::piped());
+    // Otherwise it might be gone before it is known why.
+    platform::keep_from_interrupts(&mut command);
     let mut child = command.spawn().map_err(start)?;
     let output = child.stdout.take();
     let child = Arc::new(Mutex::new(child));
-    let lock = |child: &Mutex<std::process::Child>| child.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    let kill = |child: &Mutex<Child>| child.lock().unwrap_or_else(PoisonError::into_inner).kill();
     let killed = child.clone();
     let guard = cancel.during(move || {
-        // Then it has ended by itself.
-        drop(lock(&killed));
+        // If this fails, it has ended by itself.
+        drop(kill(&killed));
     });
-    let mut measured = None;
-    for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()) {
-        let line = line.map_err(|error| failed(format!("its process cannot be read: {error}")))?;
-        match serde_json::from_str(&line) {
-            Ok(Report::Repetition) => on_repetition(),
-            Ok(Report::Measured(it)) => measured = Some(*it),
-            Ok(Report::Failed(reason)) => return Err(failed(reason)),
-            Err(error) => return Err(failed(format!("its process said {line:?}, which is no report: {error}"))),
-        }
-    }
+    let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
+    let measured = follow(lines, on_repetition);
     drop(guard);
     let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait().map_err(start)?;
     match measured {
+        // What it said last may be cut off.
         _ if cancel.is_cancelled() => Ok(None),
-        Some(measured) => Ok(Some(measured)),
+        Ok(Some(measured)) => Ok(Some(measured)),
         // Killed for the memory it took, for example.
-        None => Err(failed(format!("its process ended too early: {status}"))),
+        Ok(None) => Err(failed(format!("its process ended too early: {status}"))),
+        Err(reason) => Err(failed(reason)),
     }
+}
+
+/// Reads reports up to the last. Nothing comes back if they end without one.
+fn follow(
+    lines: impl Iterator<Item = io::Result<String>>,
+    on_repetition: &mut dyn FnMut(),
+) -> Result<Option<Measured>, String> {
+    for line in lines {
+        let line = line.map_err(|error| format!("its process cannot be read: {error}"))?;
+        match serde_json::from_str(&line) {
+            Ok(Report::Repetition) => on_repetition(),
+            Ok(Report::Measured(measured)) => return Ok(Some(*measured)),
+            Ok(Report::Failed(reason)) => return Err(reason),
+            Err(error) => return Err(format!("its process said {line:?}, which is no report: {error}")),
+        }
+    }
+    Ok(None)
 }
 
 /// What the process does: measures the cell and reports.
@@ -76,9 +91,12 @@ pub(super) fn work(cell: &str) -> Result<Exit, CliError> {
     };
     let cell = serde_json::from_str(cell).map_err(CliError::failed)?;
     let mut unread = None;
-    let measured = measure::measure(&cell, &mut || {
-        if let Err(error) = report(&Report::Repetition) {
-            unread.get_or_insert(error);
+    let measured = measure::measure(&cell, &mut || match report(&Report::Repetition) {
+        Ok(()) => ControlFlow::Continue(()),
+        // Who started this process is gone.
+        Err(error) => {
+            unread = Some(error);
+            ControlFlow::Break(())
         }
     });
     if let Some(error) = unread {
@@ -96,4 +114,24 @@ pub(super) fn work(cell: &str) -> Result<Exit, CliError> {
 /// A cell in a few words.
 pub(super) fn name(cell: &Cell) -> String {
     format!("{}, {} threads, {}", cell.model.display(), cell.threads, cell.test)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_followed_to_the_last() {
+        let repetition = serde_json::to_string(&Report::Repetition).unwrap();
+        let failed = serde_json::to_string(&Report::Failed("no room".to_owned())).unwrap();
+        let mut seen = 0;
+        let mut follow = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| Ok((*line).to_owned())).collect();
+            follow(lines.into_iter(), &mut || seen += 1)
+        };
+        assert_eq!(follow(&[&repetition, &repetition]), Ok(None));
+        assert_eq!(follow(&[&repetition, &failed, &repetition]), Err("no room".to_owned()));
+        assert!(follow(&[&repetition, "{\"meas"]).unwrap_err().contains("meas"));
+        assert_eq!(seen, 4);
+    }
 }
