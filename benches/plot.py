@@ -68,10 +68,13 @@ def draw(path, title, rows, x, y, labels, limit=None, log=True):
         return
     figure, axes = plt.subplots(figsize=(8, 5))
     limits = lines(rows, x, limit) if limit else {}
+    limit_label = "limit of memory"
     for label, points in series.items():
         (drawn,) = axes.plot(*zip(*points), marker="o", label=label)
         if limits.get(label):
-            axes.plot(*zip(*limits[label]), linestyle=":", color=drawn.get_color(), label=f"memory limit, {label}")
+            axes.plot(*zip(*limits[label]), linestyle=":", color=drawn.get_color(), label=limit_label)
+            # Once for all dotted lines.
+            limit_label = "_nolegend_"
     if log:
         # Depth 0 has to have a place too.
         axes.set_xscale("symlog", base=2, linthresh=64)
@@ -81,7 +84,7 @@ def draw(path, title, rows, x, y, labels, limit=None, log=True):
     axes.set_ylim(bottom=0)
     axes.set(title=title, xlabel=labels[0], ylabel=labels[1])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     print(path)

@@ -24,6 +24,9 @@ pub use run::{Samples, run};
 pub use subject::Subject;
 pub use test::Test;
 
+use std::io;
+use std::path::PathBuf;
+
 use crate::decoder::DecoderError;
 use crate::package::PackageError;
 use crate::provider::ProviderError;
@@ -41,6 +44,14 @@ pub enum MeasureError {
     /// There is no usable runtime.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The library of the runtime cannot be read for its hash.
+    #[error("{path} cannot be read: {source}", path = path.display())]
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The provider cannot be used.
     #[error(transparent)]
     Provider(#[from] ProviderError),

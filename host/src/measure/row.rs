@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Cell, Measured, Subject, roofline, statistics};
+use super::{Cell, MeasureError, Measured, Subject, roofline, statistics};
+use crate::package::sha256;
 use crate::platform::Machine;
+use crate::runtime::Runtime;
 
 /// A row of results. The fields that llama-bench has too mean what they mean there. Bytes, nanoseconds (`_ns`) and tokens per
 /// second (`_ts`); rates are derived from the times.
@@ -117,19 +119,21 @@ pub struct Program {
     /// Version of ONNX Runtime.
     pub runtime_version: String,
     /// SHA-256 of the ONNX Runtime library.
-    pub runtime_sha256: Option<String>,
+    pub runtime_sha256: String,
 }
 
 impl Program {
-    /// This program with a runtime.
-    pub fn new(runtime_version: &str, runtime_sha256: Option<String>) -> Self {
-        Self {
+    /// This program with a runtime, whose library is read for its hash.
+    pub fn new(runtime: &Runtime) -> Result<Self, MeasureError> {
+        let library = runtime.library();
+        let hash = sha256(library).map_err(|source| MeasureError::Library { path: library.to_owned(), source })?;
+        Ok(Self {
             build_commit: option_env!("LFM2_BUILD_COMMIT"),
             build_version: env!("CARGO_PKG_VERSION"),
             build_optimized: !cfg!(debug_assertions),
-            runtime_version: runtime_version.to_owned(),
-            runtime_sha256,
-        }
+            runtime_version: runtime.version().to_owned(),
+            runtime_sha256: hash,
+        })
     }
 }
 

@@ -48,7 +48,7 @@ fn row(test: Test, samples: Samples) -> Row {
         build_version: "0.1.0",
         build_optimized: true,
         runtime_version: "1.32.0".to_owned(),
-        runtime_sha256: text("aa"),
+        runtime_sha256: "aa".to_owned(),
     };
     let machine = Machine {
         cpu_info: text("Some \"fast\" CPU, 2 GHz"),

@@ -108,6 +108,9 @@ fn table(diff: &Diff) -> String {
     if let Some(lowest) = confidence.reduce(f64::min) {
         text += &format!("Intervals hold the true ratio with a probability of {:.1} % or more.\n", 100.0 * lowest);
     }
+    if diff.cells.iter().any(|cell| cell.comparison.interval.is_none()) {
+        text += "An interval needs four samples on each side: measure with -r 5.\n";
+    }
     text
 }
 

@@ -49,10 +49,9 @@ fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError>
     interrupt::takes_over(&cancel).map_err(CliError::failed)?;
 
     let runtime = Runtime::load(args.ort_lib.as_deref()).map_err(CliError::failed)?;
-    let hash = crate::package::sha256(runtime.library()).map_err(CliError::failed)?;
     let verbosity = ["-v"].repeat(usize::from(verbose));
     let mut bench = Bench {
-        program: Program::new(runtime.version(), Some(hash)),
+        program: Program::new(runtime).map_err(CliError::failed)?,
         machine: Machine::here(),
         bandwidths: HashMap::new(),
         flags: if quiet { vec!["-q"] } else { verbosity },
