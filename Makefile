@@ -5,13 +5,13 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 EXPORT := $(TARGET)/release/lfm2-export
 HOST := $(TARGET)/release/lfm2-host
-# Virtual environments, each with the packages of the requirements.txt in the folder of the same name under tests/.
+# Virtual environments, each with the packages of the requirements.txt in the folder of the same name under tests/ or benches/.
 ENVIRONMENTS := .venv
 
 # $(call need,PROGRAM,WHAT TO DO) stops with a clear message if PROGRAM cannot be run.
 need = @command -v $(1) >/dev/null 2>&1 || { echo "make: $(1) was not found. $(2)" >&2; exit 1; }
 
-.PHONY: help demo test interop lint runtime reference bless need-cargo need-python need-npm programs
+.PHONY: help demo test interop compare lint runtime reference bless need-cargo need-python need-npm programs
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -28,6 +28,10 @@ test: runtime need-cargo ## run all tests but `interop`
 interop: runtime programs $(ENVIRONMENTS)/interop/ready tests/interop/node_modules/.package-lock.json ## compare with Transformers.js and onnxruntime-genai
 	$(ENVIRONMENTS)/interop/bin/python tests/interop/compare.py --export $(EXPORT) --host $(HOST) --work $(TARGET)/interop
 
+compare: runtime programs $(ENVIRONMENTS)/baselines/ready ## time this host and onnxruntime-genai on CHECKPOINT=folder (downloads torch)
+	@test -n "$(CHECKPOINT)" || { echo "make: name a checkpoint: make compare CHECKPOINT=folder. benches/baselines/checkpoint.py makes one." >&2; exit 1; }
+	$(ENVIRONMENTS)/baselines/bin/python benches/baselines/compare.py --checkpoint $(CHECKPOINT) --export $(EXPORT) --host $(HOST)
+
 lint: need-cargo ## check formatting, clippy and the documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
@@ -37,10 +41,13 @@ runtime: need-python ## fetch the ONNX Runtime library into .runtime
 	$(PYTHON) host/runtime/fetch.py
 
 reference: $(ENVIRONMENTS)/reference/ready ## regenerate the reference data from transformers (downloads torch)
+	$(ENVIRONMENTS)/reference/bin/python tests/reference/blocks.py
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/models.py
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/questions.py
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/sampler.py
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/templates.py
+	$(ENVIRONMENTS)/reference/bin/python tests/reference/fidelity.py
+	$(ENVIRONMENTS)/reference/bin/python tests/reference/calibration.py
 
 bless: runtime need-cargo ## accept what the golden tests produce now as right
 	UPDATE_EXPECT=1 $(CARGO) test --package lfm2-tests --locked
@@ -60,6 +67,11 @@ need-npm:
 $(ENVIRONMENTS)/%/ready: tests/%/requirements.txt | need-python
 	$(PYTHON) -m venv --clear $(ENVIRONMENTS)/$*
 	$(ENVIRONMENTS)/$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(ENVIRONMENTS)/baselines/ready: benches/baselines/requirements.txt | need-python
+	$(PYTHON) -m venv --clear $(ENVIRONMENTS)/baselines
+	$(ENVIRONMENTS)/baselines/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
 tests/interop/node_modules/.package-lock.json: tests/interop/package-lock.json | need-npm

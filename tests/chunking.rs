@@ -12,7 +12,7 @@ const CUTS: [&[usize]; 6] = [&[23, 1], &[1, 23], &[2, 2, 20], &[7, 1, 1, 15], &[
 
 fn chunks_are_exact(fixture: &str, options: Options, tolerance: f64) {
     let ids: Vec<u32> = Reference::load(fixture).input_ids.into_iter().cycle().take(24).collect();
-    let exported = Exported::new(fixture, options);
+    let exported = Exported::new(fixture, &options);
     let mut decoder = exported.decoder();
     let whole = decoder.step_all(&ids).unwrap();
     let states = decoder.states().unwrap();
@@ -65,7 +65,7 @@ fn quantized() {
 fn the_decoders_own_chunks_are_exact() {
     let ids: Vec<u32> = Reference::load(TINY_CHAT).input_ids.into_iter().cycle().take(1500).collect();
     for options in [contrib(Precision::Fp32), portable(Precision::Fp32)] {
-        let mut decoder = Exported::new(TINY_CHAT, options).decoder();
+        let mut decoder = Exported::new(TINY_CHAT, &options).decoder();
         decoder.set_chunk(usize::MAX);
         let expected = decoder.step(&ids).unwrap().to_vec();
         for chunk in [512, 100] {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use lfm2_export::recipe::Precision;
-use lfm2_tests::packages::{Exported, TINY_CHAT, contrib};
+use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, rollback, with_prefill};
 use lfm2_tests::programs::{run, run_with};
 use serde_json::Value;
 
@@ -50,7 +50,11 @@ fn help_names_every_flag_and_shows_examples() {
         "--stop",
         "--ep",
         "--threads",
+        "--battery",
+        "--low-memory",
         "--max-context",
+        "--speculate",
+        "--prefill",
         "--ort-lib",
         "--verify",
         "--verbose",
@@ -171,6 +175,11 @@ fn the_same_seed_gives_the_same_text() {
 }
 
 #[test]
+fn saving_energy_and_memory_changes_no_answer() {
+    assert_eq!(run(host(&["-p", QUESTION, "--battery", "--low-memory"])).answer().trim(), ANSWER);
+}
+
+#[test]
 fn wrong_arguments_are_all_named_at_once() {
     let errors = run(host(&["-p", "x", "--temperature=-1", "--top-p=2", "--threads=none", "--ep=cuda"])).failure(2);
     for text in ["4 arguments are wrong", "--temperature", "--top-p", "--threads", "--ep cuda", "--help"] {
@@ -246,6 +255,63 @@ fn packages_that_cannot_be_used_are_told() {
     fs::write(&data, &bytes[..last]).unwrap();
     let errors = run(at(&package.graph, &[])).failure(1);
     assert!(errors.contains(data.file_name().unwrap().to_str().unwrap()), "{errors}");
+}
+
+#[test]
+fn guessing_saves_runs_and_says_which_package_it_needs() {
+    let errors = run(host(&["-p", QUESTION, "--speculate", "4"])).failure(1);
+    assert!(errors.contains("--speculate") && errors.contains("lfm2-export --rollback"), "{errors}");
+
+    let package = Exported::new(TINY_CHAT, rollback(contrib(Precision::Fp32)));
+    let ask = |arguments: &[&str]| {
+        let question = "Repeat: river stone cloud bread light house green paper";
+        let mut command = program(&[&["--temperature=0", "--json", "-p", question], arguments].concat());
+        command.arg("--model").arg(&package.graph);
+        run(command).json()
+    };
+    let (plain, guessed) = (ask(&[]), ask(&["--speculate=16"]));
+    assert_eq!((&plain["text"], &plain["tokens"]), (&guessed["text"], &guessed["tokens"]));
+    let timings = |json: &Value, name: &str| json["timings"][name].as_u64().unwrap();
+    assert_eq!(timings(&plain, "decode_runs"), timings(&plain, "decode_tokens"));
+    assert_eq!(timings(&plain, "drafted_tokens"), 0);
+    assert!(timings(&guessed, "decode_runs") < timings(&guessed, "decode_tokens"), "{guessed}");
+    let given = timings(&guessed, "decode_runs") + timings(&guessed, "accepted_tokens");
+    assert_eq!(given, timings(&guessed, "decode_tokens"));
+    assert!(timings(&guessed, "accepted_tokens") <= timings(&guessed, "drafted_tokens"));
+}
+
+#[test]
+fn prompts_go_through_the_graph_that_is_asked_for() {
+    // A package without a companion, first.
+    assert_eq!(run(host(&["-p", QUESTION, "--prefill", "same"])).answer(), format!("{ANSWER}\n"));
+    let errors = run(host(&["-p", QUESTION, "--prefill", "int8"])).failure(1);
+    assert!(errors.contains("has no graph for prompts") && errors.contains("--prefill int8"), "{errors}");
+
+    let package = Exported::new(TINY_CHAT, with_prefill(Precision::Fp32));
+    let ask = |arguments: &[&str]| {
+        let mut command = program(&[&["-p", QUESTION, "-v"], arguments].concat());
+        command.arg("--model").arg(&package.graph);
+        run(command)
+    };
+    // A short prompt is not worth the loading.
+    let loaded = "the graph for prompts is loaded";
+    for (arguments, expected) in
+        [(&[][..], false), (&["--prefill", "auto"], false), (&["--prefill", "int8", "--verify"], true)]
+    {
+        let outcome = ask(arguments);
+        assert_eq!(outcome.errors.contains(loaded), expected, "{arguments:?}: {}", outcome.errors);
+        assert_eq!((outcome.status, outcome.output), (Some(0), format!("{ANSWER}\n")), "{arguments:?}");
+    }
+    let long = [QUESTION; 60].join(" ");
+    let mut command = program(&["-p", &long, "-v", "--max-new-tokens", "1", "--model"]);
+    command.arg(&package.graph);
+    let outcome = run(command);
+    assert!(outcome.errors.contains(loaded), "{}", outcome.errors);
+
+    fs::remove_file(package.package().join("lfm2.prefill.onnx")).unwrap();
+    let errors = ask(&[]).failure(1);
+    assert!(errors.contains("lfm2.prefill.onnx is missing") && errors.contains("--prefill same"), "{errors}");
+    assert_eq!(ask(&["--prefill", "same"]).output, format!("{ANSWER}\n"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn caches_grow_without_changing_the_result() {
 #[test]
 fn long_prompts_are_run_in_chunks_with_the_same_result() {
     for options in [contrib(Precision::Fp32), portable(Precision::Fp32)] {
-        let mut decoder = Exported::new(TINY_CHAT, options).decoder();
+        let mut decoder = Exported::new(TINY_CHAT, &options).decoder();
         let tokens: Vec<u32> = (0..40).map(|index| 20 + index * 7 % 90).collect();
         let expected = decoder.step(&tokens).unwrap().to_vec();
         let all = reset(&mut decoder).step_all(&tokens).unwrap();
@@ -121,7 +121,7 @@ fn a_failed_run_leaves_nothing_until_the_reset() {
 #[test]
 fn the_context_ends_with_an_error_and_nothing_is_lost() {
     for options in [contrib(Precision::Fp32), portable(Precision::Fp32)] {
-        let exported = Exported::new(TINY_CHAT, options);
+        let exported = Exported::new(TINY_CHAT, &options);
         let mut decoder = OrtDecoder::new(exported.session(), Some(10)).unwrap();
         assert_eq!((decoder.context_length(), decoder.len(), decoder.is_empty()), (10, 0, true));
         let tokens: Vec<u32> = (20..40).collect();
@@ -197,7 +197,7 @@ fn files_that_do_not_fit_their_description_are_errors() {
 
 #[test]
 fn exported_packages_verify_until_a_byte_changes() {
-    let exported = Exported::new("resaved", contrib(Precision::Q4));
+    let exported = Exported::new("resaved", contrib(Precision::Q8));
     let verify = || Package::open(&exported.package()).unwrap().verify();
     verify().unwrap();
     let data = exported.package().join("lfm2.onnx_data");
@@ -237,7 +237,7 @@ fn load(package: &Package) -> Result<Session, SessionError> {
 #[test]
 fn a_marked_state_comes_back_as_it_was() {
     for options in [contrib(Precision::Fp32), portable(Precision::Fp32), contrib(Precision::Fp16)] {
-        let mut decoder = Exported::new(TINY_CHAT, options).decoder();
+        let mut decoder = Exported::new(TINY_CHAT, &options).decoder();
         assert!(matches!(decoder.rewind(), Err(DecoderError::NotMarked)));
         let tokens: Vec<u32> = (0..1200).map(|index| 20 + index * 7 % 90).collect();
         decoder.step(&tokens[..30]).unwrap();

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lfm2_export::recipe::Precision;
-use lfm2_graphs::contract::{MANIFEST_NAME, Manifest};
+use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, Purpose};
 use lfm2_tests::packages::{TINY_CHAT, TINY_RANDOM, complete, fixture, needs_portable};
 use lfm2_tests::programs::{self, run};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
+
+#[path = "export_command_line/recipes.rs"]
+mod recipes;
 
 /// The program with these arguments.
 fn export(arguments: &[&str]) -> Command {
@@ -23,6 +26,9 @@ fn export_to(checkpoint: &Path, out: &Path, arguments: &[&str]) -> Command {
     command.arg(checkpoint).arg("--out").arg(out);
     command
 }
+
+/// For checkpoints whose rows the blocks of the default do not divide.
+const FP32: &[&str] = &["--precision", "fp32"];
 
 /// A folder of its own for every test, with the path of something in it.
 fn folder(inside: &str) -> (TempDir, PathBuf) {
@@ -62,9 +68,15 @@ fn help_names_every_flag_and_shows_examples() {
         "LiquidAI/LFM2-1.2B",
         "--out",
         "--precision",
+        "--recipe",
+        "--calibration",
+        "recipes",
         "--dialect",
         "--padding",
         "--max-context",
+        "--prefill",
+        "--kv",
+        "--calibration",
         "--revision",
         "--cache-dir",
         "--offline",
@@ -127,10 +139,97 @@ fn a_folder_takes_several_precisions_in_the_layout_of_the_hub() {
     assert_eq!(inspected["graphs"].as_array().unwrap().len(), Precision::ALL.len());
 }
 
+/// Names of the graphs in a manifest, with what they are for.
+fn graphs(folder: &Path) -> Vec<(String, Purpose)> {
+    let manifest = Manifest::from_json(&fs::read_to_string(folder.join(MANIFEST_NAME)).unwrap()).unwrap();
+    manifest.graphs.into_iter().map(|graph| (graph.file, graph.purpose)).collect()
+}
+
+#[test]
+fn a_graph_for_prompts_lies_beside_its_companion() {
+    let (folder, out) = folder("a/lfm2.onnx");
+    let flags = ["--precision", "q4", "--prefill", "int8"];
+    let json = run(export_to(&fixture(TINY_CHAT), &out, &[&flags[..], &["--json"]].concat())).json();
+    assert_eq!(Path::new(json["prefill"].as_str().unwrap()), out.with_file_name("lfm2.prefill.onnx"));
+    let package = folder.path().join("a");
+    let expected = [("lfm2.onnx".to_owned(), Purpose::General), ("lfm2.prefill.onnx".to_owned(), Purpose::Prefill)];
+    assert_eq!(graphs(&package), expected);
+    let manifest = Manifest::from_json(&fs::read_to_string(package.join(MANIFEST_NAME)).unwrap()).unwrap();
+    assert_eq!(manifest.graphs[1].data, ["lfm2.onnx_data", "lfm2.prefill.onnx_data"]);
+    let mut listed: Vec<_> = manifest.files.iter().map(|file| format!("a/{}", file.name)).collect();
+    listed.push(format!("a/{MANIFEST_NAME}"));
+    listed.sort();
+    assert_eq!(files(folder.path()), listed);
+
+    // What both need is stored once.
+    let inspected = run(export(&["inspect", package.to_str().unwrap(), "--json"])).json();
+    let inspected = inspected["graphs"].as_array().unwrap();
+    assert_eq!(inspected[1]["data_files"], serde_json::json!(["lfm2.onnx_data", "lfm2.prefill.onnx_data"]));
+    assert_eq!(inspected[1]["contract"]["table"]["values"], inspected[0]["contract"]["table"]["values"]);
+    let bytes = fs::metadata(package.join("lfm2.prefill.onnx_data")).unwrap().len();
+    let all = inspected[1]["weight_bytes"].as_u64().unwrap();
+    assert!(bytes < all, "{bytes} of {all}");
+
+    // One graph is meant by the folder, and it is what it is without a companion.
+    let alone = folder.path().join("b/lfm2.onnx");
+    run(export_to(&fixture(TINY_CHAT), &alone, &flags[..2])).answer();
+    assert_eq!(run(export(&["diff", package.to_str().unwrap(), alone.to_str().unwrap()])).answer(), "");
+    assert!(fs::read(&out).unwrap() == fs::read(&alone).unwrap());
+}
+
+#[test]
+fn a_graph_for_prompts_goes_with_the_graph_that_it_belongs_to() {
+    let (_folder, out) = folder("lfm2/");
+    let with = |precision: &str| {
+        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", precision, "--prefill", "int8"])).answer()
+    };
+    with("q4");
+    with("q8");
+    let names = |graphs: Vec<(String, Purpose)>| graphs.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let [q4, q8] =
+        ["model_q4", "model_quantized"].map(|name| [format!("onnx/{name}.onnx"), format!("onnx/{name}.prefill.onnx")]);
+    assert_eq!(names(graphs(&out)), [q4[0].clone(), q4[1].clone(), q8[0].clone(), q8[1].clone()]);
+
+    // Exported again without it, a companion would share bytes that are not there any more.
+    run(export_to(&fixture(TINY_CHAT), &out, &["--precision", "q4", "--max-context", "100"])).answer();
+    assert_eq!(names(graphs(&out)), [q4[0].clone(), q8[0].clone(), q8[1].clone()]);
+    let left = files(&out);
+    assert!(!left.iter().any(|name| name.starts_with("onnx/model_q4.prefill")), "{left:?}");
+    assert!(left.contains(&format!("{}_data", q8[1])), "{left:?}");
+    with("q4");
+    assert_eq!(graphs(&out).len(), 4);
+
+    // transformers.js counts the data files of the graphs that it knows, and knows no companion.
+    let config = fs::read_to_string(out.join("config.json")).unwrap();
+    assert!(!config.contains("prefill"), "{config}");
+}
+
+#[test]
+fn int8_is_refused_where_it_cannot_be() {
+    let (_folder, out) = folder("lfm2.onnx");
+    for (flags, parts) in [
+        (&["--prefill", "int8", "--precision", "fp16"][..], ["--prefill int8", "float32"]),
+        (&["--prefill", "int8", "--precision", "q4f16"], ["--prefill int8", "q4f16"]),
+        (
+            &["--prefill", "int8", "--dialect", "portable", "--precision", "fp32"],
+            ["--prefill int8", "--dialect contrib"],
+        ),
+        (&["--kv", "int8", "--dialect", "portable", "--precision", "fp32"], ["--kv int8", "--dialect contrib"]),
+        (&["--kv", "int8"], ["--kv int8", "--calibration"]),
+    ] {
+        let outcome = run(export_to(&fixture(TINY_CHAT), &out, flags));
+        assert_eq!(outcome.status, Some(2), "{flags:?}: {}", outcome.errors);
+        for part in parts {
+            assert!(outcome.errors.contains(part), "{part} is missing in {}", outcome.errors);
+        }
+    }
+    assert_eq!(files(out.parent().unwrap()), [""; 0]);
+}
+
 #[test]
 fn the_same_checkpoint_gives_the_same_bytes() {
     let (_folder, out) = folder("");
-    for precision in ["q4", "fp16"] {
+    for precision in ["q4", "q4-mixed", "fp16"] {
         let hashes = ["a.onnx", "b.onnx"].map(|name| {
             run(export_to(&fixture(TINY_CHAT), &out.join(name), &["--precision", precision])).answer();
             fs::read(out.join(format!("{name}_data"))).unwrap()
@@ -149,6 +248,7 @@ fn inspect_says_what_a_package_holds() {
         "past_conv.0              float32[batch_size, 256, 2]",
         "com.microsoft.MatMulNBits",
         "4-bit blocks of 32",
+        "4-bit blocks of 128",
         "lfm2.onnx_data",
         // Two attention layers with keys and values of 2 heads of 64 float32 numbers.
         "for every 1000 tokens",
@@ -163,9 +263,17 @@ fn inspect_says_what_a_package_holds() {
     assert_eq!(graph["operators"]["com.microsoft.GroupQueryAttention"], 2);
     assert_eq!(graph["inputs"][0]["shape"], serde_json::json!(["batch_size", "sequence_length"]));
     // All matrices, and the table that embedding and head share once.
-    let values: usize = 1024 * 256 + 4 * (768 + 256) * 256 + 2 * (2 * 256 + 2 * 128) * 256 + 6 * 3 * 512 * 256;
-    assert_eq!(graph["formats"]["4-bit blocks of 32"]["values"], values);
-    assert_eq!(graph["formats"]["4-bit blocks of 32"]["bytes"], values / 2);
+    let values: usize = 4 * (768 + 256) * 256 + 2 * (2 * 256 + 2 * 128) * 256 + 6 * 3 * 512 * 256;
+    for (format, values) in [("4-bit blocks of 128", values), ("4-bit blocks of 32", 1024 * 256)] {
+        assert_eq!(graph["formats"][format]["values"], values);
+        assert_eq!(graph["formats"][format]["bytes"], values / 2);
+    }
+    let table = &graph["contract"]["table"];
+    assert_eq!(
+        (&table["zero_points"]["length"], &table["scales"]["length"]),
+        (&(1024 * 4).into(), &(1024 * 8 * 4).into())
+    );
+    assert_eq!(table["zero_points"]["file"], "lfm2.onnx_data");
 
     let data = out.with_file_name("lfm2.onnx_data");
     fs::OpenOptions::new().write(true).open(data).unwrap().set_len(100).unwrap();
@@ -174,6 +282,21 @@ fn inspect_says_what_a_package_holds() {
     assert!(damaged.errors.starts_with("error: lfm2.onnx_data has 100 bytes"), "{}", damaged.errors);
     fs::remove_file(&out).unwrap();
     assert!(run(export(&["inspect", out.parent().unwrap().to_str().unwrap()])).failure(1).contains("no ONNX file"));
+}
+
+#[test]
+fn rollback_is_asked_for_and_shown() {
+    let (_folder, out) = folder("");
+    let [plain, cut] = ["plain.onnx", "cut.onnx"].map(|name| out.join(name));
+    run(export_to(&fixture(TINY_CHAT), &plain, &[])).answer();
+    run(export_to(&fixture(TINY_CHAT), &cut, &["--rollback"])).answer();
+    let inspect = |graph: &Path| run(export(&["inspect", graph.to_str().unwrap()])).answer();
+    let (without, with) = (inspect(&plain), inspect(&cut));
+    for part in ["rollback: the state can be cut", "conv_columns.0   float32[batch_size, sequence_length, 256]"] {
+        assert!(with.contains(part) && !without.contains(part), "{part} is missing in:\n{with}");
+    }
+    let different = run(export(&["diff", plain.to_str().unwrap(), cut.to_str().unwrap()]));
+    assert!(different.status == Some(1) && different.output.contains("conv_columns.0"), "{}", different.output);
 }
 
 #[test]
@@ -208,7 +331,7 @@ fn what_is_wrong_is_said_before_anything_is_written() {
     fails(&tiny, &out, &["--precision", "q4", "--dialect", "portable"], 2, &["--dialect contrib"]);
     fails(&tiny, &out, &["--max-context", "0"], 2, &["--max-context is 0"]);
     fails(&tiny, &out, &["--max-context", "4097"], 1, &["1 to 4096"]);
-    fails(&tiny, &out, &["--precision", "q5"], 2, &["fp32, fp16, q8, q4, q4f16"]);
+    fails(&tiny, &out, &["--precision", "q5"], 2, &["fp32, fp16, q8, q4-mixed, q4, q4f16"]);
     fails(&tiny, &folder.path().join("model.bin"), &[], 2, &[".onnx"]);
     fails(Path::new("no-such-folder"), &out, &[], 1, &["no-such-folder"]);
     fails(Path::new("owner/name"), &out, &["--offline", "--cache-dir", "none"], 1, &["no folder owner/name here"]);
@@ -217,7 +340,7 @@ fn what_is_wrong_is_said_before_anything_is_written() {
     fails(&tiny, &out, &for_the_hub, 2, &["--revision, --cache-dir, --offline, --token", "only for models on the hub"]);
     fails(&tiny, &out, &["--token", " "], 2, &["the token is empty"]);
     // Without a tokenizer there is nothing to chat with.
-    fails(&fixture("original"), &out, &[], 1, &["tokenizer.json"]);
+    fails(&fixture("original"), &out, FP32, 1, &["tokenizer.json"]);
     let narrow = TINY_RANDOM.into_iter().find(|name| needs_portable(name)).unwrap();
     let (_narrow, checkpoint) = copied(narrow);
     fails(&checkpoint, &out, &[], 1, &["--dialect portable"]);
@@ -240,7 +363,7 @@ fn every_tensor_that_does_not_fit_is_listed() {
         }
     });
     let (folder, out) = folder("out/lfm2.onnx");
-    let message = run(export_to(&checkpoint, &out, &[])).failure(1);
+    let message = run(export_to(&checkpoint, &out, FP32)).failure(1);
     for part in [
         "`model.embedding_norm.weight` [64] is missing",
         "`model.layers.0.conv.in_proj.weight` is [64, 192], the config says [192, 64]",
@@ -261,7 +384,7 @@ fn a_config_of_another_size_does_not_bury_the_terminal() {
     config.as_object_mut().unwrap().remove("layer_types");
     fs::write(&path, config.to_string()).unwrap();
     let (_folder, out) = folder("lfm2.onnx");
-    let message = run(export_to(&checkpoint, &out, &[])).failure(1);
+    let message = run(export_to(&checkpoint, &out, FP32)).failure(1);
     assert!(message.lines().count() < 110, "{} lines", message.lines().count());
     assert!(message.trim_end().ends_with("more"), "{message}");
 }
@@ -280,7 +403,7 @@ fn a_head_beside_a_tied_table_must_be_the_table() {
             tensors.push(("lm_head.weight".to_owned(), shape, bytes));
         });
         let (_folder, out) = folder("lfm2.onnx");
-        run(export_to(&checkpoint, &out, &[]))
+        run(export_to(&checkpoint, &out, FP32))
     };
     with_head(false).answer();
     assert!(with_head(true).failure(1).contains("`lm_head.weight` differs"));
@@ -290,7 +413,7 @@ fn a_head_beside_a_tied_table_must_be_the_table() {
 fn a_failure_half_way_leaves_the_old_package_as_it_was() {
     let (_checkpoint, checkpoint) = copied("original");
     let (folder, out) = folder("out/lfm2.onnx");
-    run(export_to(&checkpoint, &out, &[])).answer();
+    run(export_to(&checkpoint, &out, FP32)).answer();
     let before = contents(folder.path());
 
     // The last tensor in the order of writing, so that everything before it has been written.
@@ -299,7 +422,7 @@ fn a_failure_half_way_leaves_the_old_package_as_it_was() {
         let last = bytes.len() - 2;
         bytes[last..].copy_from_slice(&half::bf16::NAN.to_le_bytes());
     });
-    let message = run(export_to(&checkpoint, &out, &[])).failure(1);
+    let message = run(export_to(&checkpoint, &out, FP32)).failure(1);
     assert!(message.contains("model.layers.4.feed_forward.w2.weight") && message.contains("NaN"), "{message}");
     assert!(contents(folder.path()) == before);
 }
@@ -308,7 +431,7 @@ fn a_failure_half_way_leaves_the_old_package_as_it_was() {
 fn the_checkpoints_own_folder_is_refused() {
     let (_checkpoint, checkpoint) = copied("original");
     let before = contents(&checkpoint);
-    let message = run(export_to(&checkpoint, &checkpoint.join("lfm2.onnx"), &[])).failure(1);
+    let message = run(export_to(&checkpoint, &checkpoint.join("lfm2.onnx"), FP32)).failure(1);
     assert!(message.contains("the folder of the checkpoint itself"), "{message}");
     assert!(contents(&checkpoint) == before);
 }
@@ -323,13 +446,13 @@ fn another_checkpoint_does_not_get_into_a_package() {
     });
     let (folder, out) = folder("package");
     fs::create_dir(&out).unwrap();
-    run(export_to(&one, &out, &[])).answer();
+    run(export_to(&one, &out, FP32)).answer();
     let before = contents(folder.path());
     let message = run(export_to(&two, &out, &["--precision", "fp16"])).failure(1);
     assert!(message.contains("onnx/model.onnx, exported from another checkpoint"), "{message}");
     assert!(contents(folder.path()) == before);
     // The only graph may be replaced.
-    run(export_to(&two, &out, &[])).answer();
+    run(export_to(&two, &out, FP32)).answer();
     run(export_to(&two, &out, &["--precision", "fp16"])).answer();
 }
 
@@ -338,10 +461,10 @@ fn what_a_checkpoint_has_no_more_disappears_from_its_package() {
     let (_checkpoint, checkpoint) = copied("original");
     let (folder, out) = folder("lfm2.onnx");
     fs::write(checkpoint.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
-    run(export_to(&checkpoint, &out, &[])).answer();
+    run(export_to(&checkpoint, &out, FP32)).answer();
     assert!(files(folder.path()).contains(&"chat_template.jinja".to_owned()));
     fs::remove_file(checkpoint.join("chat_template.jinja")).unwrap();
-    run(export_to(&checkpoint, &out, &[])).answer();
+    run(export_to(&checkpoint, &out, FP32)).answer();
     assert!(!files(folder.path()).contains(&"chat_template.jinja".to_owned()));
     let manifest = fs::read_to_string(folder.path().join(MANIFEST_NAME)).unwrap();
     assert!(!manifest.contains("chat_template.jinja"), "{manifest}");
@@ -357,7 +480,7 @@ fn a_removed_graph_is_forgotten() {
     for name in ["model_q4.onnx", "model_q4.onnx_data"] {
         fs::remove_file(out.join("onnx").join(name)).unwrap();
     }
-    run(export_to(&fixture(TINY_CHAT), &out, &[])).answer();
+    run(export_to(&fixture(TINY_CHAT), &out, FP32)).answer();
     let manifest = Manifest::from_json(&fs::read_to_string(out.join(MANIFEST_NAME)).unwrap()).unwrap();
     assert_eq!(manifest.graphs.len(), 1);
     assert!(manifest.files.iter().all(|file| out.join(&file.name).is_file()));

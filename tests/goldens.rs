@@ -8,11 +8,12 @@ use std::path::PathBuf;
 
 use expect_test::expect_file;
 use lfm2_export::recipe::Precision;
-use lfm2_graphs::dialect::{AddNorm, Dialect, Tokens};
+use lfm2_graphs::contract::State;
+use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Observed, Tokens};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::verify::verify;
 use lfm2_graphs::ir::{DType, Dim, Graph, Role, Scope, Value, text};
-use lfm2_graphs::lfm2::{Block, Config, attention, build, feed_forward, short_conv};
+use lfm2_graphs::lfm2::{Block, Config, Extras, attention, build, feed_forward, short_conv};
 use lfm2_tests::models;
 
 /// A block: a name, what its config differs in, how it is written, and whether padding on the left changes it.
@@ -30,6 +31,7 @@ const CASES: &[Case] = &[
     Case { name: "short_conv", config: |_| {}, write: convolution, padded: true },
     Case { name: "short_conv-bias", config: |config| config.conv_bias = true, write: convolution, padded: false },
     Case { name: "short_conv-width-5", config: |config| config.conv_width = 5, write: convolution, padded: false },
+    Case { name: "short_conv-rollback", config: |_| {}, write: convolution_with_columns, padded: true },
     Case { name: "attention", config: |_| {}, write: attend, padded: true },
     Case { name: "feed_forward", config: |_| {}, write: feed, padded: false },
 ];
@@ -37,7 +39,7 @@ const CASES: &[Case] = &[
 /// The precisions that a dialect can express.
 fn precisions(dialect: &str) -> Vec<Precision> {
     let all = Precision::ALL.into_iter();
-    all.filter(|precision| dialect != "portable" || !precision.is_quantized()).collect()
+    all.filter(|precision| dialect != "portable" || !precision.recipe().unwrap().is_quantized()).collect()
 }
 
 #[test]
@@ -55,14 +57,53 @@ fn blocks() {
 fn whole_model() {
     for dialect in ["contrib", "contrib-left", "portable"] {
         check("model", dialect, |dialect, graph| {
-            build(&models::config(), dialect, graph).unwrap();
+            build(&models::config(), dialect, Extras::default(), graph).unwrap();
         });
+    }
+}
+
+/// A graph for calibration: the same graph, with an output for every input of a product.
+#[test]
+fn observed() {
+    let dialect = models::dialect("contrib");
+    let graph = models::graph(Precision::Fp32);
+    let observed = Observed::new(&*dialect);
+    let mut contract = build(&models::config(), &observed, Extras::default(), &graph).unwrap();
+    observed.describe(&mut contract);
+    let statistics: Vec<_> =
+        contract.outputs.statistics.iter().map(|it| format!("{}: {}", it.port.name, it.weights.join(", "))).collect();
+    let text = format!("{}\n# statistics\n{}\n", text::dump(&graph.content()), statistics.join("\n"));
+    expect_file![golden("model-observed", "contrib")].assert_eq(&text);
+}
+
+#[test]
+fn rollback_adds_outputs_and_nothing_else() {
+    for dialect in ["contrib", "contrib-left", "portable"] {
+        for precision in precisions(dialect) {
+            let [(plain, plain_nodes, before), (cut, nodes, after)] = [false, true].map(|rollback| {
+                let graph = models::graph(precision);
+                let model = models::dialect(dialect);
+                let contract = build(&models::config(), &*model, Extras { rollback }, &graph).unwrap();
+                let content = graph.content();
+                let outputs: Vec<_> = content.outputs.iter().map(|(_, port)| port.clone()).collect();
+                let nodes: Vec<_> = content.nodes.iter().map(|node| (node.op.name, node.inputs.clone())).collect();
+                (outputs, nodes, contract.states)
+            });
+            let columns: Vec<_> = after.iter().filter_map(|state| state.columns.clone()).collect();
+            let shape: Vec<Dim> =
+                vec!["batch_size".into(), "sequence_length".into(), models::config().hidden_size.into()];
+            assert_eq!(columns, [port("conv_columns.0", precision.recipe().unwrap().activations, shape)]);
+            assert_eq!(cut, [plain, columns].concat(), "{dialect} {precision}");
+            assert_eq!(nodes, plain_nodes, "{dialect} {precision}: the columns are computed anyway");
+            let without: Vec<_> = after.into_iter().map(|state| State { columns: None, ..state }).collect();
+            assert_eq!(without, before);
+        }
     }
 }
 
 #[test]
 fn no_golden_is_left_over() {
-    let mut expected = BTreeSet::new();
+    let mut expected = BTreeSet::from([golden("model-observed", "contrib")]);
     for dialect in ["contrib", "contrib-left", "portable"] {
         let cases = CASES.iter().filter(|case| dialect != "contrib-left" || case.padded);
         expected.extend(cases.map(|case| golden(case.name, dialect)));
@@ -75,8 +116,10 @@ fn no_golden_is_left_over() {
 
 #[test]
 fn quantized_weights_are_refused_where_no_kernel_takes_them() {
-    for precision in Precision::ALL.into_iter().filter(|precision| precision.is_quantized()) {
-        let error = build(&models::config(), &*models::dialect("portable"), &models::graph(precision)).unwrap_err();
+    for precision in Precision::ALL.into_iter().filter(|precision| precision.recipe().unwrap().is_quantized()) {
+        let error =
+            build(&models::config(), &*models::dialect("portable"), Extras::default(), &models::graph(precision))
+                .unwrap_err();
         assert!(error.to_string().contains("model.embed_tokens.weight: the recipe quantizes it"), "{error}");
     }
 }
@@ -140,12 +183,23 @@ fn norm<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
 }
 
 fn convolution<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
+    convolve(block, at);
+}
+
+/// As in graphs that can be rolled back.
+fn convolution_with_columns<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
+    let convolved = convolve(block, at);
+    output(at, "conv_columns", convolved.columns, block.config.hidden_size);
+}
+
+fn convolve<'g>(block: &Block<'g, '_>, at: Scope<'g>) -> Convolved<'g> {
     let hidden = block.config.hidden_size;
     let state = vec!["batch_size".into(), hidden.into(), (block.config.conv_width - 1).into()];
     let past = at.input(port("past_conv", at.activations(), state.clone()));
-    let (y, present) = at.within("conv", |at| short_conv(block, at, input(at, "x", hidden), past));
-    output(at, "y", y, hidden);
-    at.output(present, port("present_conv", at.activations(), state));
+    let convolved = at.within("conv", |at| short_conv(block, at, input(at, "x", hidden), past));
+    output(at, "y", convolved.y, hidden);
+    at.output(convolved.present, port("present_conv", at.activations(), state));
+    convolved
 }
 
 fn attend<'g>(block: &Block<'g, '_>, at: Scope<'g>) {

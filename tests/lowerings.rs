@@ -18,6 +18,9 @@ use ndarray::{Array, ArrayD, IxDyn};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+#[path = "lowerings/int8.rs"]
+mod int8;
+
 const SEEDS: std::ops::Range<u64> = 0..3;
 
 /// Number formats of a comparison, and how far results may be apart.
@@ -25,6 +28,8 @@ const SEEDS: std::ops::Range<u64> = 0..3;
 struct Numbers {
     activations: DType,
     blocks: Option<Blocks>,
+    /// Whether matrices are quantized by row instead.
+    channels: bool,
     /// Largest difference, relative to the largest magnitude expected.
     error: f64,
     /// Smallest cosine between rows.
@@ -32,21 +37,48 @@ struct Numbers {
 }
 
 /// Sums of some hundred products in another order: a few units of the 24th bit.
-const FLOAT32: Numbers = Numbers { activations: DType::Float32, blocks: None, error: 2e-6, cosine: 0.999_999_999 };
+const FLOAT32: Numbers =
+    Numbers { activations: DType::Float32, blocks: None, channels: false, error: 2e-6, cosine: 0.999_999_999 };
 
 /// Each intermediate result is rounded to 11 bits; some of them lie behind one another.
-const FLOAT16: Numbers = Numbers { activations: DType::Float16, blocks: None, error: 3e-3, cosine: 0.999_99 };
+const FLOAT16: Numbers =
+    Numbers { activations: DType::Float16, blocks: None, channels: false, error: 3e-3, cosine: 0.999_99 };
+
+/// Weights by row: the activations are rounded to 8 bits too, as with blocks, one step for a whole row.
+const CHANNELS: Numbers = Numbers { channels: true, error: 1.5e-2, cosine: 0.9999, ..FLOAT32 };
+
+/// Caches of int8: the tests take steps of 4/127, of which a half is 1.6% of the largest value, and attention averages both that
+/// error of the values and that of the keys in the scores. A wrong scale or order of channels costs ten times as much and more.
+const CACHES: Numbers = Numbers { error: 4e-2, cosine: 0.9995, ..FLOAT32 };
 
 /// Weights in blocks: the kernel may round activations to 8 bits, half a step of 1/127 of the largest in a block. In a sum these
 /// errors average out; a wrong scale, zero point or order of the packed numbers costs ten times as much and more.
 const fn blocks(bits: usize, block_size: usize) -> Numbers {
-    let blocks = Blocks { bits, block_size, scales: DType::Float32 };
-    Numbers { activations: DType::Float32, blocks: Some(blocks), error: 1.5e-2, cosine: 0.9999 }
+    let blocks = Blocks { bits, block_size, zero_points: false, scales: DType::Float32 };
+    Numbers { blocks: Some(blocks), error: 1.5e-2, cosine: 0.9999, ..FLOAT32 }
 }
 
+/// Every block format that a recipe can ask for: bits, sizes, with and without zero points, scales of both types.
+fn all_blocks() -> Vec<Numbers> {
+    let mut all = Vec::new();
+    for (bits, block_size) in [4, 8].into_iter().flat_map(|bits| [16, 32, 64, 128, 256].map(|size| (bits, size))) {
+        for (zero_points, scales) in [false, true].into_iter().flat_map(|zero| FLOATS.map(|scales| (zero, scales))) {
+            let blocks = Blocks { bits, block_size, zero_points, scales };
+            all.push(Numbers { activations: scales, blocks: Some(blocks), ..self::blocks(bits, block_size) });
+        }
+    }
+    all
+}
+
+/// Types of activations; scales have the same.
+const FLOATS: [DType; 2] = [DType::Float32, DType::Float16];
+
 /// Rows looked up in a quantized table are multiplied out, and nothing else is rounded.
-const fn exact(numbers: Numbers) -> Numbers {
-    Numbers { error: 1e-7, cosine: 0.999_999_999, ..numbers }
+/// With float16, the products are.
+fn exact(numbers: Numbers) -> Numbers {
+    let plain = if numbers.activations == DType::Float16 { FLOAT16 } else { FLOAT32 };
+    let error = if numbers.activations == DType::Float16 { 6e-4 } else { 1e-7 };
+    Numbers { error, cosine: plain.cosine, ..numbers }
 }
 
 /// Sizes of the tokens of a run.
@@ -77,11 +109,9 @@ type Feeds = BTreeMap<&'static str, Tensor>;
 
 #[test]
 fn embed() {
-    for numbers in
-        [FLOAT32, FLOAT16, exact(blocks(4, 32)), exact(blocks(8, 32)), exact(blocks(4, 16)), exact(blocks(8, 128))]
-    {
-        for (run, seed) in runs_and_seeds() {
-            let [rows, width] = [96, 128];
+    for numbers in [FLOAT32, FLOAT16].into_iter().chain(all_blocks().into_iter().map(exact)) {
+        for (run, seed) in some_runs_and_seeds(numbers) {
+            let [rows, width] = [96, 768];
             let mut random = Random::new(seed, numbers);
             let feeds = Feeds::from([("ids", random.ids(&[run.batch, run.sequence], rows))]);
             check(&format!("embed {run:?}"), "contrib", numbers, seed, &feeds, &|dialect, at| {
@@ -118,14 +148,13 @@ fn norm_and_add_norm() {
 
 #[test]
 fn linear() {
-    let all =
-        [FLOAT32, FLOAT16, blocks(4, 32), blocks(8, 32), blocks(4, 16), blocks(8, 16), blocks(4, 128), blocks(8, 128)];
-    for numbers in all {
-        for (run, seed) in runs_and_seeds() {
+    for numbers in [FLOAT32, FLOAT16, CHANNELS].into_iter().chain(all_blocks()) {
+        for (run, seed) in some_runs_and_seeds(numbers) {
             for (role, biased) in
                 [(Role::Matrix, false), (Role::Matrix, true), (Role::Head, false), (Role::Table, false)]
             {
-                let [inputs, outputs] = [128, 96];
+                // Three blocks of the largest size, so that zero points do not fill their bytes.
+                let [inputs, outputs] = [768, 96];
                 let size = [run.batch, run.sequence, inputs];
                 let mut random = Random::new(seed, numbers);
                 let feeds = Feeds::from([("x", random.floats(&size, 1.0))]);
@@ -366,7 +395,6 @@ impl Attend {
     fn write(self, dialect: &dyn Dialect, at: Scope<'_>) {
         let Run { batch, sequence, past } = self.run;
         let [queries, keys] = [self.heads, self.kv_heads].map(|heads| [batch, sequence, heads * self.head_dim]);
-        let cache = |length| [batch, self.kv_heads, length, self.head_dim];
         let tokens = token_inputs(at, self.run);
         let scale = |name| at.within(name, |at| at.weight(Role::Vector, &[self.head_dim]));
         let op = Attention {
@@ -375,8 +403,8 @@ impl Attend {
             value: input(at, "value", &keys),
             query_norm: &scale("query_norm"),
             key_norm: &scale("key_norm"),
-            past_key: input(at, "past_key", &cache(past)),
-            past_value: input(at, "past_value", &cache(past)),
+            past_key: self.cache(at, "past_key", "present_key", past),
+            past_value: self.cache(at, "past_value", "present_value", past),
             tokens,
             heads: Heads {
                 heads: self.heads,
@@ -389,8 +417,25 @@ impl Attend {
         };
         let attended = dialect.attention(at, op);
         output(at, "context", attended.context, &queries);
-        output(at, "present_key", attended.present_key, &cache(past + sequence));
-        output(at, "present_value", attended.present_value, &cache(past + sequence));
+        let present = [("present_key", attended.present_key), ("present_value", attended.present_value)];
+        for (name, value) in present {
+            at.output(value, self.cache_port(at, name, name, past + sequence));
+        }
+    }
+
+    /// A cache of int8 if the graph says so.
+    fn cache<'g>(self, at: Scope<'g>, name: &str, present: &str, length: usize) -> Value<'g> {
+        let port = self.cache_port(at, name, present, length);
+        match at.graph().cache_scales(present) {
+            Some(scales) => at.quantized_input(port, scales, &[1, self.kv_heads, 1, self.head_dim]),
+            None => at.input(port),
+        }
+    }
+
+    fn cache_port(self, at: Scope<'_>, name: &str, present: &str, length: usize) -> Port {
+        let quantized = at.graph().cache_scales(present).is_some();
+        let size = [self.run.batch, self.kv_heads, length, self.head_dim];
+        port(name, if quantized { DType::Int8 } else { at.activations() }, shape(&size))
     }
 }
 
@@ -433,11 +478,19 @@ fn reference(weights: Weights, feeds: &Feeds, write: &Write<'_>) -> BTreeMap<Str
 }
 
 fn weights(numbers: Numbers, seed: u64) -> Weights {
-    Weights { seed, activations: numbers.activations, blocks: numbers.blocks }
+    Weights { seed, activations: numbers.activations, blocks: numbers.blocks, channels: numbers.channels }
 }
 
 fn runs_and_seeds() -> impl Iterator<Item = (Run, u64)> {
     RUNS.into_iter().flat_map(|run| SEEDS.map(move |seed| (run, seed)))
+}
+
+/// All runs with plain numbers; with blocks, of which there are many formats, a prompt and a single token.
+fn some_runs_and_seeds(numbers: Numbers) -> Vec<(Run, u64)> {
+    match numbers.blocks {
+        None => runs_and_seeds().collect(),
+        Some(_) => vec![(RUNS[0], 0), (RUNS[2], 1)],
+    }
 }
 
 fn token_inputs(at: Scope<'_>, run: Run) -> Tokens<'_> {

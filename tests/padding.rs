@@ -42,7 +42,7 @@ fn largest_error(fixture: &str, options: &Options) -> f64 {
     };
     let [ids, mask] = ["padded.input_ids", "padded.attention_mask"].map(integers);
     let expected = &reference.floats["padded.logits"].1;
-    let mut runner = Runner::open(&Exported::new(fixture, *options).graph);
+    let mut runner = Runner::open(&Exported::new(fixture, options).graph);
 
     // The next tokens are read off the end of a row, which padding in front does not change.
     let shortest = mask.sum_axis(Axis(1)).iter().copied().min().unwrap();

@@ -49,7 +49,7 @@ const HOST_USES: &[&str] = &["contract", "format"];
 
 /// Parts of port names. The host takes them from the contract.
 const PORT_NAMES: &[&str] =
-    &["past_conv", "present_conv", "past_key_values", "present.", "input_ids", "attention_mask"];
+    &["past_conv", "present_conv", "conv_columns", "past_key_values", "present.", "input_ids", "attention_mask"];
 
 /// Formats and their owners: a path of code and the places that may name it.
 const OWNERS: &[(&str, &[&str])] = &[

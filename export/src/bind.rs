@@ -72,11 +72,22 @@ fn problem(weight: &Weight, checkpoint: &Checkpoint) -> Option<String> {
     }
     match format {
         Format::Blocks(blocks) if !weight.columns().is_multiple_of(blocks.block_size) => Some(format!(
-            "`{name}` has rows of {} values, which blocks of {} do not divide; choose fp32 or fp16",
+            "`{name}` has rows of {} values, which blocks of {} do not divide; {}",
             weight.columns(),
-            blocks.block_size
+            blocks.block_size,
+            remedy(weight.columns())
         )),
         _ => None,
+    }
+}
+
+/// What to do about rows that a block size does not divide.
+fn remedy(columns: usize) -> String {
+    match [256, 128, 64, 32, 16].into_iter().find(|size| columns.is_multiple_of(*size)) {
+        Some(size) => format!(
+            "write a recipe that gives it blocks of {size} (`lfm2-export recipes q4` prints one to begin with), or choose fp32 or fp16"
+        ),
+        None => "no size from 16 to 256 does: choose fp32 or fp16, or a recipe with a `dtype` for it".to_owned(),
     }
 }
 

@@ -19,13 +19,31 @@ const LARGE_ALIGNMENT: u64 = 64 * 1024;
 /// From here on the larger alignment costs little.
 const LARGE: u64 = 1024 * 1024;
 
-/// Bytes of the data file.
+/// Bytes of a data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// Whether they are bytes of another graph's data file, with which this graph shares them.
+    pub shared: bool,
     /// First byte.
     pub offset: u64,
     /// Number of bytes.
     pub length: u64,
+}
+
+/// Names of data files, relative to the ONNX file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataFiles<'n> {
+    /// That of the graph itself.
+    pub own: &'n str,
+    /// That of the graph with which it shares bytes; graphs that share none never look at it.
+    pub shared: &'n str,
+}
+
+impl<'n> DataFiles<'n> {
+    /// The file of a span.
+    pub fn of(self, span: Span) -> &'n str {
+        if span.shared { self.shared } else { self.own }
+    }
 }
 
 /// Where every initializer of a graph goes.
@@ -40,6 +58,19 @@ pub struct Layout {
 impl Layout {
     /// Lays the initializers out one after another. Those of equal source and type share their bytes.
     pub fn new(content: &Content) -> Self {
+        Self::beside(content, |_| None)
+    }
+
+    /// As [`Layout::new`], for a graph that shares whatever it can with `other`, whose layout is `layout`.
+    pub fn companion(content: &Content, other: &Content, layout: &Layout) -> Self {
+        Self::beside(content, |initializer| {
+            let mut theirs = layout.spans.iter().zip(&other.initializers);
+            let twin = theirs.find(|(span, (_, it))| span.is_some() && same_bytes(it, initializer));
+            twin.and_then(|(span, _)| *span).map(|span| Span { shared: true, ..span })
+        })
+    }
+
+    fn beside(content: &Content, shared: impl Fn(&Initializer) -> Option<Span>) -> Self {
         let mut placed: Vec<(&Initializer, Span)> = Vec::new();
         // Places in `placed` by weight: only sources of one weight can be equal, or those of none.
         let mut by_weight: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
@@ -52,32 +83,37 @@ impl Layout {
             if let Some(&twin) = known.iter().find(|&&twin| same_bytes(placed[twin].0, initializer)) {
                 return Some(placed[twin].1);
             }
+            if let Some(span) = shared(initializer) {
+                return Some(span);
+            }
             let length = initializer.bytes();
             let offset = end.next_multiple_of(if length >= LARGE { LARGE_ALIGNMENT } else { PAGE });
             end = offset + length;
             known.push(placed.len());
-            placed.push((initializer, Span { offset, length }));
-            Some(Span { offset, length })
+            let span = Span { shared: false, offset, length };
+            placed.push((initializer, span));
+            Some(span)
         };
         let spans = content.initializers.iter().map(|(_, initializer)| place(initializer)).collect();
         Self { spans, length: end }
     }
 
-    /// The spans with the initializer that each is made from, in the order of the file, each span once.
+    /// The spans of the graph's own file with the initializer that each is made from, in the order of the file, each span once.
     pub fn written<'c>(&self, content: &'c Content) -> Vec<(Span, &'c Initializer)> {
         let placed = self.spans.iter().zip(&content.initializers);
-        let mut written: Vec<_> = placed.filter_map(|(span, (_, it))| span.map(|span| (span, it))).collect();
+        let own = placed.filter_map(|(span, (_, it))| Some((span.filter(|span| !span.shared)?, it)));
+        let mut written: Vec<_> = own.collect();
         written.sort_by_key(|(span, _)| span.offset);
         written.dedup_by_key(|(span, _)| span.offset);
         written
     }
 
     /// Fills in where the initializer called `location.name` lies.
-    pub fn locate(&self, content: &Content, file: &str, location: &mut Location) {
+    pub fn locate(&self, content: &Content, files: DataFiles<'_>, location: &mut Location) {
         let named = content.initializers.iter().position(|(id, _)| content.name(*id) == location.name);
         if let Some(span) = named.and_then(|i| self.spans[i]) {
-            *location =
-                Location { file: file.to_owned(), offset: span.offset, length: span.length, ..location.clone() };
+            let file = files.of(span).to_owned();
+            *location = Location { file, offset: span.offset, length: span.length, ..location.clone() };
         }
     }
 }
@@ -85,22 +121,54 @@ impl Layout {
 /// Hosts read rows of the token table from the data file, so that it is never stored in the ONNX file.
 fn is_inline(initializer: &Initializer) -> bool {
     let is_table = initializer.source.weight().is_some_and(|weight| weight.role == Role::Table);
-    let is_constant = matches!(initializer.source, Source::Ints(_) | Source::Float(_));
+    let is_constant = matches!(initializer.source, Source::Ints(_) | Source::Float(_) | Source::Floats(_));
     is_constant || (initializer.bytes() < INLINE_LIMIT && !is_table)
 }
 
 fn same_bytes(a: &Initializer, b: &Initializer) -> bool {
-    a.dtype == b.dtype && a.source == b.source
+    a.dtype == b.dtype && a.bytes() == b.bytes() && a.source == b.source
 }
 
 #[cfg(test)]
 mod tests {
     use lfm2_graphs::dialect::Contrib;
     use lfm2_graphs::ir::Graph;
-    use lfm2_graphs::lfm2::{Config, Mixer, build};
+    use lfm2_graphs::lfm2::{Config, Extras, Mixer, build};
 
     use super::*;
     use crate::recipe::Precision;
+
+    const FILES: DataFiles<'_> = DataFiles { own: "x.data", shared: "y.data" };
+
+    #[test]
+    fn a_companion_shares_what_it_can_and_stores_the_rest() {
+        let recipe = Precision::Q8.recipe().unwrap();
+        let general = Graph::new(recipe.activations, |name, role, _| recipe.format(name, role));
+        let prefill = Graph::new(recipe.activations, |name, role, _| match role {
+            Role::Matrix => lfm2_graphs::ir::Format::Channels,
+            role => recipe.format(name, role),
+        });
+        let dialect = Contrib { padding: lfm2_graphs::contract::Padding::None };
+        build(&config(500), &dialect, Extras::default(), &general).unwrap();
+        let contract = build(&config(500), &dialect, Extras::default(), &prefill).unwrap();
+        let (general, prefill) = (general.content(), prefill.content());
+        let layout = Layout::new(&general);
+        let companion = Layout::companion(&prefill, &general, &layout);
+        let written = companion.written(&prefill);
+        assert!(!written.is_empty());
+        for (_, initializer) in &written {
+            assert!(matches!(initializer.source, Source::Channels { .. } | Source::ChannelScales { .. }));
+        }
+        for (span, (id, initializer)) in companion.spans.iter().zip(&prefill.initializers) {
+            let Some(span) = span.filter(|span| span.shared) else { continue };
+            let theirs = layout.written(&general);
+            let (_, twin) = theirs.iter().find(|(other, _)| other.offset == span.offset).unwrap();
+            assert_eq!((&twin.source, twin.bytes()), (&initializer.source, span.length), "{}", prefill.name(*id));
+        }
+        let mut location = contract.table.values.clone();
+        companion.locate(&prefill, FILES, &mut location);
+        assert_eq!(location.file, "y.data");
+    }
 
     fn config(vocab_size: usize) -> Config {
         Config {
@@ -123,9 +191,10 @@ mod tests {
     #[test]
     fn spans_are_aligned_disjoint_and_a_tied_table_is_stored_once() {
         let precision = Precision::Q4;
-        let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
+        let recipe = precision.recipe().unwrap();
+        let graph = Graph::new(recipe.activations, |name, role, _| recipe.format(name, role));
         let dialect = Contrib { padding: lfm2_graphs::contract::Padding::None };
-        let contract = build(&config(40_000), &dialect, &graph).unwrap();
+        let contract = build(&config(40_000), &dialect, Extras::default(), &graph).unwrap();
         let content = graph.content();
         let layout = Layout::new(&content);
 
@@ -143,18 +212,19 @@ mod tests {
         assert_eq!(tables, 1);
 
         let mut location = contract.table.values.clone();
-        layout.locate(&content, "x.data", &mut location);
+        layout.locate(&content, FILES, &mut location);
         assert_eq!((location.file.as_str(), location.length), ("x.data", 40_000 * 32));
     }
 
     #[test]
     fn even_a_small_table_lies_in_the_data_file() {
         let precision = Precision::Fp16;
-        let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
-        let contract = build(&config(4), &lfm2_graphs::dialect::Portable, &graph).unwrap();
+        let recipe = precision.recipe().unwrap();
+        let graph = Graph::new(recipe.activations, |name, role, _| recipe.format(name, role));
+        let contract = build(&config(4), &lfm2_graphs::dialect::Portable, Extras::default(), &graph).unwrap();
         let content = graph.content();
         let mut location = contract.table.values.clone();
-        Layout::new(&content).locate(&content, "x.data", &mut location);
+        Layout::new(&content).locate(&content, FILES, &mut location);
         assert_eq!(location.length, 4 * 64 * 2);
     }
 }

@@ -23,18 +23,49 @@ pub fn rope_rows(part: RopePart, theta: f64, head_dim: usize, start: usize, rows
     values
 }
 
-/// Decodes one row of packed numbers: `out.len()` values from `packed` bytes and one scale per block.
+/// Decodes one row of packed numbers: `out.len()` values from `packed` bytes, one scale per block, and the row's packed zero
+/// points, which are not looked at if the blocks have none.
 ///
 /// # Panics
-/// If `packed` or `scales` is shorter than `out` needs.
-pub fn unpack_row(blocks: Blocks, packed: &[u8], scales: &[f32], out: &mut [f32]) {
-    let zero = f32::from(blocks.zero_point());
-    for (i, value) in out.iter_mut().enumerate() {
-        let number = match blocks.bits {
-            4 if i % 2 == 0 => packed[i / 2] & 0x0f,
-            4 => packed[i / 2] >> 4,
-            _ => packed[i],
-        };
-        *value = (f32::from(number) - zero) * scales[i / blocks.block_size];
+/// If `packed`, `scales` or `zero_points` is shorter than `out` needs.
+pub fn unpack_row(blocks: Blocks, packed: &[u8], scales: &[f32], zero_points: &[u8], out: &mut [f32]) {
+    for (block, values) in out.chunks_mut(blocks.block_size).enumerate() {
+        let zero = if blocks.zero_points { number(blocks.bits, zero_points, block) } else { blocks.zero_point() };
+        let first = block * blocks.block_size;
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = (f32::from(number(blocks.bits, packed, first + i)) - f32::from(zero)) * scales[block];
+        }
+    }
+}
+
+/// Number `i` of a row of packed numbers.
+fn number(bits: usize, packed: &[u8], i: usize) -> u8 {
+    match bits {
+        4 if i.is_multiple_of(2) => packed[i / 2] & 0x0f,
+        4 => packed[i / 2] >> 4,
+        _ => packed[i],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::DType;
+
+    #[test]
+    fn zero_points_are_packed_like_numbers() {
+        let blocks = Blocks { bits: 4, block_size: 16, zero_points: true, scales: DType::Float32 };
+        assert_eq!(blocks.zero_point_bytes(48), 2);
+        let packed = [0x21; 24];
+        let mut out = [0.0; 48];
+        unpack_row(blocks, &packed, &[1.0, 10.0, 100.0], &[0xf0, 0x02], &mut out);
+        for (block, expected) in [[1.0, 2.0], [-140.0, -130.0], [-100.0, 0.0]].into_iter().enumerate() {
+            assert_eq!(out[block * 16..][..2], expected);
+            assert_eq!(out[block * 16 + 14..][..2], expected);
+        }
+        let symmetric = Blocks { zero_points: false, ..blocks };
+        unpack_row(symmetric, &packed, &[1.0; 3], &[], &mut out);
+        assert_eq!(out[..2], [-7.0, -6.0]);
+        assert_eq!(symmetric.zero_point_bytes(48), 0);
     }
 }

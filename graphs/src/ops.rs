@@ -37,6 +37,7 @@ macro_rules! ops {
 }
 
 ops! {
+    ABS = "", "Abs", 1, 1, 1;
     ADD = "", "Add", 2, 2, 1;
     AND = "", "And", 2, 2, 1;
     CAST = "", "Cast", 1, 1, 1;
@@ -48,11 +49,15 @@ ops! {
     GEMM = "", "Gemm", 2, 3, 1;
     LESS_OR_EQUAL = "", "LessOrEqual", 2, 2, 1;
     MATMUL = "", "MatMul", 2, 2, 1;
+    MAX = "", "Max", 1, MANY, 1;
     MUL = "", "Mul", 2, 2, 1;
     NEG = "", "Neg", 1, 1, 1;
+    QUANTIZE_LINEAR = "", "QuantizeLinear", 2, 3, 1;
     RANGE = "", "Range", 3, 3, 1;
+    REDUCE_MAX = "", "ReduceMax", 1, 2, 1;
     REDUCE_MEAN = "", "ReduceMean", 1, 2, 1;
     REDUCE_SUM = "", "ReduceSum", 1, 2, 1;
+    REDUCE_SUM_SQUARE = "", "ReduceSumSquare", 1, 2, 1;
     RESHAPE = "", "Reshape", 2, 2, 1;
     SHAPE = "", "Shape", 1, 1, 1;
     SIGMOID = "", "Sigmoid", 1, 1, 1;
@@ -69,6 +74,7 @@ ops! {
     CAUSAL_CONV_WITH_STATE = CONTRIB, "CausalConvWithState", 2, 4, 2;
     GATHER_BLOCK_QUANTIZED = CONTRIB, "GatherBlockQuantized", 3, 4, 1;
     GROUP_QUERY_ATTENTION = CONTRIB, "GroupQueryAttention", 7, 14, 3;
+    MATMUL_INTEGER_TO_FLOAT = CONTRIB, "MatMulIntegerToFloat", 4, 7, 1;
     MATMUL_NBITS = CONTRIB, "MatMulNBits", 3, 6, 1;
     SKIP_SIMPLIFIED_LAYER_NORMALIZATION = CONTRIB, "SkipSimplifiedLayerNormalization", 3, 4, 4;
 }

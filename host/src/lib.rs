@@ -37,12 +37,15 @@
 //! The feature `cli`, which is on by default, is the program `lfm2-host` with its command line, line editor and handling of
 //! Ctrl-C. Apps that link the library do without: `default-features = false`.
 
+pub mod calibrate;
 pub mod cancel;
 pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod decoder;
+pub mod documents;
 pub mod engine;
+pub mod evaluate;
 pub mod generation;
 pub mod measure;
 pub mod package;

@@ -55,7 +55,9 @@ fn differences(session: &OrtSession, contract: &Contract) -> Vec<String> {
     let own = [&described.input_ids, &described.attention_mask, &described.num_logits_to_keep];
     let inputs: Vec<&Port> = own.into_iter().chain(contract.states.iter().map(|state| &state.past)).collect();
     let logits = &contract.outputs.logits;
-    let outputs: Vec<&Port> = [logits].into_iter().chain(contract.states.iter().map(|state| &state.present)).collect();
+    let statistics = contract.outputs.statistics.iter().map(|statistic| &statistic.port);
+    let states = contract.states.iter().flat_map(|state| [Some(&state.present), state.columns.as_ref()]).flatten();
+    let outputs: Vec<&Port> = [logits].into_iter().chain(states).chain(statistics).collect();
     let required = session.inputs();
     // Inputs with a default are listed apart.
     let optional = session.overridable_initializers();
@@ -115,6 +117,7 @@ fn element_type(dtype: DType) -> TensorElementType {
         DType::Float16 => TensorElementType::Float16,
         DType::Int64 => TensorElementType::Int64,
         DType::Int32 => TensorElementType::Int32,
+        DType::Int8 => TensorElementType::Int8,
         DType::Uint8 => TensorElementType::Uint8,
         DType::Bool => TensorElementType::Bool,
     }

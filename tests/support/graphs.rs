@@ -26,6 +26,8 @@ pub enum Tensor {
     Floats(ArrayD<f32>),
     /// int64.
     Integers(ArrayD<i64>),
+    /// int8.
+    Bytes(ArrayD<i8>),
 }
 
 impl Tensor {
@@ -39,6 +41,7 @@ impl Tensor {
         match self {
             Self::Floats(array) => Self::Floats(array.slice_axis(Axis(axis), (start..end).into()).to_owned()),
             Self::Integers(array) => Self::Integers(array.slice_axis(Axis(axis), (start..end).into()).to_owned()),
+            Self::Bytes(array) => Self::Bytes(array.slice_axis(Axis(axis), (start..end).into()).to_owned()),
         }
     }
 
@@ -47,6 +50,7 @@ impl Tensor {
         match self {
             Self::Floats(array) => array.len_of(Axis(axis)),
             Self::Integers(array) => array.len_of(Axis(axis)),
+            Self::Bytes(array) => array.len_of(Axis(axis)),
         }
     }
 
@@ -54,7 +58,7 @@ impl Tensor {
     pub fn floats(&self) -> &ArrayD<f32> {
         match self {
             Self::Floats(array) => array,
-            Self::Integers(_) => panic!("the tensor holds integers"),
+            Self::Integers(_) | Self::Bytes(_) => panic!("the tensor holds integers"),
         }
     }
 }
@@ -172,14 +176,18 @@ fn value(tensor: &Tensor, dtype: DType) -> DynValue {
     match (tensor, dtype) {
         (Tensor::Floats(array), DType::Float32) => OrtTensor::from_array(array.clone()).unwrap().into_dyn(),
         (Tensor::Floats(array), DType::Float16) => OrtTensor::from_array(array.mapv(f16::from_f32)).unwrap().into_dyn(),
+        (Tensor::Bytes(array), DType::Int8) => OrtTensor::from_array(array.clone()).unwrap().into_dyn(),
         (Tensor::Integers(array), DType::Int64) => OrtTensor::from_array(array.clone()).unwrap().into_dyn(),
         _ => panic!("the port takes {dtype}"),
     }
 }
 
 fn floats(value: &DynValue) -> ArrayD<f32> {
-    match value.try_extract_array::<f32>() {
-        Ok(array) => array.to_owned(),
-        Err(_) => value.try_extract_array::<f16>().unwrap().mapv(f16::to_f32),
+    if let Ok(array) = value.try_extract_array::<f32>() {
+        return array.to_owned();
+    }
+    match value.try_extract_array::<f16>() {
+        Ok(array) => array.mapv(f16::to_f32),
+        Err(_) => value.try_extract_array::<i8>().unwrap().mapv(f32::from),
     }
 }

@@ -6,12 +6,13 @@ use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
 use lfm2_graphs::ir::Graph;
 use lfm2_graphs::lfm2::{Config, Mixer};
 
-/// A model of two layers, one of each kind, whose sizes all differ so that none can stand for another by mistake.
+/// A model of two layers, one of each kind, whose sizes all differ so that none can stand for another by mistake. The blocks of
+/// every preset divide them.
 pub fn config() -> Config {
     Config {
         vocab_size: 96,
-        hidden_size: 64,
-        feed_forward_size: 160,
+        hidden_size: 256,
+        feed_forward_size: 384,
         layers: vec![Mixer::ShortConv, Mixer::Attention],
         heads: 8,
         kv_heads: 2,
@@ -40,5 +41,6 @@ pub fn dialect(name: &str) -> Box<dyn Dialect> {
 
 /// An empty graph whose weights and activations have the formats of a precision.
 pub fn graph(precision: Precision) -> Graph<'static> {
-    Graph::new(precision.activations(), move |_, role, _| precision.format(role))
+    let recipe = precision.recipe().unwrap();
+    Graph::new(recipe.activations, move |name, role, _| recipe.format(name, role))
 }

@@ -1,14 +1,15 @@
 //! Fixtures exported into temporary folders, and opened.
 
+use std::borrow::Borrow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lfm2_export::package::{DialectName, Options, Output, export};
-use lfm2_export::recipe::Precision;
-use lfm2_graphs::contract::Padding;
-use lfm2_host::decoder::OrtDecoder;
-use lfm2_host::package::Package;
-use lfm2_host::provider::{self, SessionOptions};
+use lfm2_export::package::{Caches, DialectName, Options, Output, Prefill, export};
+use lfm2_export::recipe::{Precision, Recipe};
+use lfm2_graphs::contract::{Padding, Purpose};
+use lfm2_host::decoder::{Companion, OrtDecoder};
+use lfm2_host::package::{Package, Prefill as Wanted};
+use lfm2_host::provider::{self, Prepack, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::session::Session;
 use tempfile::TempDir;
@@ -34,6 +35,9 @@ pub const TINY_RANDOM: [&str; 14] = [
 /// The checkpoint that has been trained.
 pub const TINY_CHAT: &str = "tiny-chat";
 
+/// One thread, so that results do not depend on how many there are.
+const THREAD: SessionOptions = SessionOptions { threads: Some(1), spinning: true, prepack: Prepack::Parallel };
+
 /// Why the fused kernels cannot compute a fixture, if so: then only the portable dialect is tested with it.
 pub fn needs_portable(fixture: &str) -> bool {
     // ONNX Runtime's fused attention rotates heads in steps of 16 elements.
@@ -56,12 +60,13 @@ pub struct Exported {
 
 impl Exported {
     /// Exports a fixture.
-    pub fn new(name: &str, options: Options) -> Self {
+    pub fn new(name: &str, options: impl Borrow<Options>) -> Self {
+        let options = options.borrow();
         let folder = TempDir::new().unwrap();
         let source = folder.path().join("checkpoint");
         complete(&fixture(name), &source);
-        let output = Output::new(&folder.path().join("package/lfm2.onnx"), options.precision).unwrap();
-        let summary = export(&source, &output, &options, &mut |_, _| std::ops::ControlFlow::Continue(()));
+        let output = Output::new(&folder.path().join("package/lfm2.onnx"), &options.recipe).unwrap();
+        let summary = export(&source, &output, options, &mut |_, _| std::ops::ControlFlow::Continue(()));
         let summary = summary.unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
         Self { folder, graph: summary.graph }
     }
@@ -76,18 +81,43 @@ impl Exported {
         OrtDecoder::new(self.session(), None).unwrap()
     }
 
+    /// A decoder on the CPU whose runs of at least `from` tokens go through the companion, which must be there.
+    pub fn decoder_with_companion(&self, from: usize) -> OrtDecoder {
+        let mut decoder = self.decoder();
+        let package = Package::open(&self.graph).unwrap().prefill(Wanted::Auto).unwrap().expect("there is a companion");
+        let load =
+            move || Session::new(Runtime::load(None).unwrap(), &package, provider::named("cpu").unwrap(), &THREAD);
+        decoder.set_companion(Companion::when_needed(load).always_from(from));
+        decoder
+    }
+
     /// A session on the CPU.
     pub fn session(&self) -> Session {
         let runtime = Runtime::load(None).unwrap();
         let package = Package::open(&self.graph).unwrap();
-        let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
-        Session::new(runtime, &package, provider::named("cpu").unwrap(), &options).unwrap()
+        Session::new(runtime, &package, provider::named("cpu").unwrap(), &THREAD).unwrap()
     }
 }
 
 /// Options of an export with the model's own context length.
 pub fn options(precision: Precision, dialect: DialectName, padding: Padding) -> Options {
-    Options { precision, dialect, padding, max_context: None }
+    with_recipe(precision.recipe().unwrap(), dialect, padding)
+}
+
+/// Options of an export with a recipe of its own.
+pub fn with_recipe(recipe: Recipe, dialect: DialectName, padding: Padding) -> Options {
+    Options {
+        recipe,
+        dialect,
+        padding,
+        max_context: None,
+        rollback: false,
+        purpose: Purpose::General,
+        prefill: Prefill::Same,
+        caches: Caches::Activations,
+        calibration: None,
+        threads: None,
+    }
 }
 
 /// The contrib dialect without padding.
@@ -95,9 +125,24 @@ pub fn contrib(precision: Precision) -> Options {
     options(precision, DialectName::Contrib, Padding::None)
 }
 
+/// The contrib dialect with a companion for prompts.
+pub fn with_prefill(precision: Precision) -> Options {
+    Options { prefill: Prefill::Int8, ..contrib(precision) }
+}
+
 /// The portable dialect.
 pub fn portable(precision: Precision) -> Options {
     options(precision, DialectName::Portable, Padding::None)
+}
+
+/// The same, with states that can be cut.
+pub fn rollback(options: Options) -> Options {
+    Options { rollback: true, ..options }
+}
+
+/// A graph for calibration.
+pub fn calibrating(dialect: DialectName) -> Options {
+    Options { purpose: Purpose::Calibrate, ..options(Precision::Fp32, dialect, Padding::None) }
 }
 
 /// Copies a checkpoint, with a tokenizer if it has none: the random checkpoints have none, and nothing depends on what their

@@ -2,7 +2,7 @@
 
 use half::f16;
 use lfm2_export::proto::Data;
-use lfm2_export::quantize::round_to_nearest;
+use lfm2_export::quantize::{Method, Quantized, quantize, round_by_channel};
 use lfm2_graphs::format::{rope_rows, unpack_row};
 use lfm2_graphs::ir::{Blocks, Content, DType, Format, Graph, Initializer, Role, Source, Weight};
 use rand::rngs::StdRng;
@@ -17,6 +17,8 @@ pub struct Weights {
     pub activations: DType,
     /// How matrices, table and head are quantized, if they are.
     pub blocks: Option<Blocks>,
+    /// Whether matrices are quantized by row instead.
+    pub channels: bool,
 }
 
 impl Weights {
@@ -37,6 +39,7 @@ impl Weights {
 
     fn format(self, role: Role) -> Format {
         match (role, self.blocks) {
+            (Role::Matrix, _) if self.channels => Format::Channels,
             (Role::Table | Role::Head | Role::Matrix, Some(blocks)) => Format::Blocks(blocks),
             _ => Format::Dense(self.activations),
         }
@@ -46,20 +49,20 @@ impl Weights {
         let dtype = initializer.dtype;
         match &initializer.source {
             Source::Dense { weight } => floats(&self.represented(weight), dtype),
-            Source::Transposed { weight } => {
-                let values = self.represented(weight);
-                let [rows, columns] = [weight.rows(), weight.columns()];
-                let transposed = (0..columns).flat_map(|c| (0..rows).map(move |r| (r, c)));
-                floats(&transposed.map(|(r, c)| values[r * columns + c]).collect::<Vec<_>>(), dtype)
-            }
-            Source::Packed { weight } => self.quantized(weight).0,
-            Source::Scales { weight } => floats(&self.quantized(weight).1, dtype),
+            Source::Transposed { weight } => floats(&transposed(&self.represented(weight), weight), dtype),
+            Source::Packed { weight } => self.quantized(weight).packed,
+            Source::Scales { weight } => floats(&self.quantized(weight).scales, dtype),
+            Source::ZeroPoints { weight } => self.quantized(weight).zero_points,
+            Source::Channels { weight } => transposed(&self.by_channel(weight).0, weight),
+            Source::ChannelScales { weight } => floats(&self.by_channel(weight).1, dtype),
             Source::Rope { part, theta, head_dim } => {
                 floats(&rope_rows(*part, *theta, *head_dim, 0, initializer.shape[0]), dtype)
             }
             Source::Ints(values) if dtype == DType::Int64 => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
-            Source::Ints(_) => panic!("integers of another type than int64"),
+            Source::Ints(values) if dtype == DType::Uint8 => values.iter().map(|&it| it as u8).collect(),
+            Source::Ints(_) => panic!("integers of another type than int64 and uint8"),
             Source::Float(value) => floats(&[*value as f32], dtype),
+            Source::Floats(values) => floats(values, dtype),
         }
     }
 
@@ -67,21 +70,45 @@ impl Weights {
     fn represented(self, weight: &Weight) -> Vec<f32> {
         match self.format(weight.role) {
             Format::Blocks(blocks) => {
-                let (packed, scales) = self.quantized(weight);
+                let Quantized { packed, scales, zero_points } = self.quantized(weight);
                 let mut values = vec![0.0; weight.len()];
-                unpack_row(blocks, &packed, &scales, &mut values);
+                let rows = weight.rows();
+                let part = |whole: usize, row: usize| row * (whole / rows)..(row + 1) * (whole / rows);
+                for (row, values) in values.chunks_mut(weight.columns()).enumerate() {
+                    let packed = &packed[part(packed.len(), row)];
+                    let (scales, zeros) =
+                        (&scales[part(scales.len(), row)], &zero_points[part(zero_points.len(), row)]);
+                    unpack_row(blocks, packed, scales, zeros, values);
+                }
                 values
+            }
+            Format::Channels => {
+                let (numbers, scales) = self.by_channel(weight);
+                let value = |(i, &number): (usize, &u8)| (f32::from(number) - 128.0) * scales[i / weight.columns()];
+                numbers.iter().enumerate().map(value).collect()
             }
             Format::Dense(dtype) => random(self.seed, weight).into_iter().map(|value| rounded(value, dtype)).collect(),
         }
     }
 
-    fn quantized(self, weight: &Weight) -> (Vec<u8>, Vec<f32>) {
-        let Format::Blocks(blocks) = self.format(weight.role) else { panic!("{} is not quantized", weight.name) };
-        let (mut packed, mut scales) = (Vec::new(), Vec::new());
-        round_to_nearest(blocks, &random(self.seed, weight), &mut packed, &mut scales);
-        (packed, scales)
+    fn by_channel(self, weight: &Weight) -> (Vec<u8>, Vec<f32>) {
+        let (mut numbers, mut scales) = (Vec::new(), Vec::new());
+        round_by_channel(weight.columns(), &random(self.seed, weight), &mut numbers, &mut scales);
+        (numbers, scales)
     }
+
+    fn quantized(self, weight: &Weight) -> Quantized {
+        let Format::Blocks(blocks) = self.format(weight.role) else { panic!("{} is not quantized", weight.name) };
+        let mut quantized = Quantized::default();
+        quantize(blocks, Method::Round, weight.columns(), None, &random(self.seed, weight), &mut quantized);
+        quantized
+    }
+}
+
+/// A matrix `[rows, columns]` as `[columns, rows]`.
+fn transposed<T: Copy>(values: &[T], weight: &Weight) -> Vec<T> {
+    let [rows, columns] = [weight.rows(), weight.columns()];
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }
 
 /// The nearest number that the type can hold.

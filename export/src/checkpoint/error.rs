@@ -67,6 +67,18 @@ pub enum CheckpointError {
         /// Number of rows that there are.
         available: usize,
     },
+    /// The tensor has fewer columns than were asked for.
+    #[error("columns {start} to {start}+{count} of tensor {name} were asked for, it has {available}")]
+    ColumnsOutOfRange {
+        /// The tensor.
+        name: String,
+        /// First column that was asked for.
+        start: usize,
+        /// Number of columns that were asked for.
+        count: usize,
+        /// Number of columns that there are.
+        available: usize,
+    },
     /// A file that was good when it was opened cannot be read any more.
     #[error("cannot read tensor {name} from {path}: {source}; did the file change?", path = path.display())]
     Read {

@@ -1,7 +1,7 @@
 //! Reading a checkpoint: safetensors files, validated when opened and read by position.
 //!
 //! Nothing is mapped: the pages of a mapped file count as resident memory, and exporting has to stay small. Rows are
-//! read into one bounded buffer that is kept between calls.
+//! read into bounded buffers, one for each thread that reads at the same time, that are kept between calls.
 
 mod error;
 mod header;
@@ -36,7 +36,8 @@ const SCRATCH_BYTES: usize = 1 << 20;
 pub struct Checkpoint {
     files: Vec<OpenFile>,
     tensors: BTreeMap<String, Located>,
-    scratch: Mutex<Vec<u8>>,
+    /// Buffers that no reader uses at the moment.
+    scratch: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Checkpoint {
@@ -105,24 +106,75 @@ impl Checkpoint {
         // Where addresses have 32 bits, files may still be larger.
         let mut position = entry.offset + start as u64 * columns as u64 * dtype.bytes() as u64;
         let mut remaining = rows * columns * dtype.bytes();
-        // A panic of another reader leaves only stale bytes behind, which are overwritten.
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        while remaining > 0 {
-            let length = remaining.min(SCRATCH_BYTES);
-            if scratch.len() < length {
-                scratch.resize(length, 0);
+        self.with_scratch(|scratch| {
+            while remaining > 0 {
+                let bytes = &mut scratch[..remaining.min(SCRATCH_BYTES)];
+                platform::read_exact_at(&file.handle, bytes, position)
+                    .map_err(|source| file.unreadable(name, source))?;
+                dtype.decode(bytes, out);
+                position += bytes.len() as u64;
+                remaining -= bytes.len();
             }
-            let bytes = &mut scratch[..length];
-            platform::read_exact_at(&file.handle, bytes, position).map_err(|source| CheckpointError::Read {
-                path: file.path.clone(),
-                name: name.to_owned(),
-                source,
-            })?;
-            dtype.decode(bytes, out);
-            position += length as u64;
-            remaining -= length;
+            Ok(())
+        })
+    }
+
+    /// Reads the columns `start..start + count` of all rows of the tensor `name` as float32 into `out`.
+    ///
+    /// `out` is cleared and then holds `rows * count` values, row after row; see [`TensorInfo::rows`] for what a row is.
+    ///
+    /// # Errors
+    /// If there is no such tensor, if it has fewer than `start + count` columns, or if the file cannot be read any more.
+    pub fn read_columns(
+        &self,
+        name: &str,
+        start: usize,
+        count: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), CheckpointError> {
+        out.clear();
+        let entry = self.tensors.get(name).ok_or_else(|| CheckpointError::UnknownTensor { name: name.to_owned() })?;
+        let TensorInfo { dtype, .. } = entry.info;
+        let (rows, available) = (entry.info.rows(), entry.info.columns());
+        if start.checked_add(count).is_none_or(|end| end > available) {
+            return Err(CheckpointError::ColumnsOutOfRange { name: name.to_owned(), start, count, available });
         }
-        Ok(())
+        out.reserve(rows * count);
+        let file = &self.files[entry.file];
+        let piece = count * dtype.bytes();
+        // As many rows as fit are decoded at once; of rows that do not fit, one part after another.
+        let rows_at_once = (SCRATCH_BYTES / piece.max(1)).max(1);
+        self.with_scratch(|scratch| {
+            for first in (0..rows).step_by(rows_at_once) {
+                let mut filled = 0;
+                for row in first..rows.min(first + rows_at_once) {
+                    let begin = entry.offset + (row as u64 * available as u64 + start as u64) * dtype.bytes() as u64;
+                    for done in (0..piece).step_by(SCRATCH_BYTES) {
+                        let length = (piece - done).min(SCRATCH_BYTES);
+                        let bytes = &mut scratch[filled..filled + length];
+                        platform::read_exact_at(&file.handle, bytes, begin + done as u64)
+                            .map_err(|source| file.unreadable(name, source))?;
+                        if rows_at_once == 1 {
+                            dtype.decode(bytes, out);
+                        } else {
+                            filled += length;
+                        }
+                    }
+                }
+                dtype.decode(&scratch[..filled], out);
+            }
+            Ok(())
+        })
+    }
+
+    /// Lends a buffer of [`SCRATCH_BYTES`] to `read`.
+    fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        // A panic of another reader leaves nothing half done here.
+        let lent = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut scratch = lent.unwrap_or_else(|| vec![0; SCRATCH_BYTES]);
+        let result = read(&mut scratch);
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        result
     }
 
     /// Opens the files called `names` in `folder`, adding what is wrong with their contents to `problems`.
@@ -251,6 +303,12 @@ impl fmt::Display for Dtype {
 struct OpenFile {
     path: PathBuf,
     handle: File,
+}
+
+impl OpenFile {
+    fn unreadable(&self, name: &str, source: std::io::Error) -> CheckpointError {
+        CheckpointError::Read { path: self.path.clone(), name: name.to_owned(), source }
+    }
 }
 
 #[derive(Debug)]

@@ -4,16 +4,22 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lfm2_graphs::contract::Padding;
+use lfm2_graphs::contract::{Padding, Purpose};
 
-use crate::package::DialectName;
+use crate::package::{Caches, DialectName, Prefill};
 use crate::recipe::Precision;
 
 const EXAMPLES: &str = "\
 Examples:
-  lfm2-export --out lfm2.onnx                            LiquidAI/LFM2-1.2B from the hub
-  lfm2-export LiquidAI/LFM2-350M --out lfm2/ --precision q4
+  lfm2-export --out lfm2.onnx                            LiquidAI/LFM2-1.2B from the hub, in 4 bits
+  lfm2-export LiquidAI/LFM2-350M --out lfm2/ --precision q4-mixed
   lfm2-export ./my-fine-tune --out my.onnx --precision q8
+  lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --precision q4 --rollback
+  lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
+      A graph for `lfm2-host calibrate`, which measures what quantization should spare.
+  lfm2-export --out lfm2.onnx --precision q4 --prefill int8    long prompts faster, for a larger package
+  lfm2-export recipes q4 > mine.toml                     a recipe to change
+  lfm2-export ./my-fine-tune --out my.onnx --recipe mine.toml
   lfm2-export inspect lfm2.onnx
   lfm2-export diff old.onnx new.onnx
 
@@ -40,6 +46,8 @@ pub(super) enum Command {
     Inspect(InspectArguments),
     /// Shows what differs in the structure of two packages.
     Diff(DiffArguments),
+    /// Lists the recipes that `--precision` names, or prints one as a file to change.
+    Recipes(RecipesArguments),
 }
 
 #[derive(Args, Debug)]
@@ -50,9 +58,18 @@ pub(super) struct ExportArguments {
     /// Where the package goes: `x.onnx` puts everything beside that file, `folder/` makes the layout of the hub.
     #[arg(long, value_name = "PATH", required = true)]
     pub(super) out: Option<PathBuf>,
-    /// Number formats: fp32, fp16, q8, q4 (4-bit weights) or q4f16 (with float16 activations).
-    #[arg(long, default_value = "fp32")]
+    /// Writes a graph for something else than running the model: calibrate takes statistics for quantization, in fp32.
+    #[arg(long = "for", value_enum, value_name = "PURPOSE")]
+    pub(super) purpose: Option<PurposeArgument>,
+    /// Number formats: q4, q4-mixed, q4f16, q8, fp16 or fp32; `lfm2-export recipes` says what each is.
+    #[arg(long, default_value_t, default_value_if("purpose", "calibrate", "fp32"))]
     pub(super) precision: Precision,
+    /// Number formats from a file; `lfm2-export recipes q4` prints one to begin with.
+    #[arg(long, value_name = "FILE", conflicts_with = "precision")]
+    pub(super) recipe: Option<PathBuf>,
+    /// What `lfm2-host calibrate` found out about the activations: numbers that are searched for then fit better.
+    #[arg(long, value_name = "FILE")]
+    pub(super) calibration: Option<PathBuf>,
     /// Operators to write the graph with.
     #[arg(long, value_enum, default_value_t)]
     pub(super) dialect: DialectArgument,
@@ -62,6 +79,16 @@ pub(super) struct ExportArguments {
     /// Longest conversation in tokens; bounds the rotary tables [default: the model's limit]
     #[arg(long, value_name = "TOKENS")]
     pub(super) max_context: Option<usize>,
+    /// Lets the host take tokens back, which `lfm2-host --speculate` needs: every short convolution gets the output
+    /// conv_columns.N. Runtimes that fetch all outputs, such as Transformers.js, become slower with it.
+    #[arg(long)]
+    pub(super) rollback: bool,
+    /// Adds a second graph that runs prompts with 8-bit products, faster than the first one does; decoding stays as it is.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(super) prefill: Option<Int8Argument>,
+    /// Keeps keys and values of earlier tokens as int8, in a quarter of the memory; needs --calibration.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(super) kv: Option<Int8Argument>,
     /// Branch, tag or commit on the hub [default: main]
     #[arg(long)]
     pub(super) revision: Option<String>,
@@ -120,6 +147,22 @@ pub(super) struct DiffArguments {
     pub(super) json: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PurposeArgument {
+    /// For `lfm2-host calibrate`, which writes what `--calibration` reads.
+    Calibrate,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RecipesArguments {
+    /// The recipe to print.
+    #[arg(conflicts_with = "json")]
+    pub(super) name: Option<Precision>,
+    /// Prints the list as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(super) enum DialectArgument {
     /// ONNX Runtime's own kernels: fastest on CPUs.
@@ -127,6 +170,13 @@ pub(super) enum DialectArgument {
     Contrib,
     /// Standard operators only: any ONNX runtime; fp32 and fp16.
     Portable,
+}
+
+/// The one number format that there is besides the usual one.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Int8Argument {
+    /// 8-bit integers.
+    Int8,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -138,12 +188,32 @@ pub(super) enum PaddingArgument {
     Left,
 }
 
+impl From<PurposeArgument> for Purpose {
+    fn from(argument: PurposeArgument) -> Self {
+        match argument {
+            PurposeArgument::Calibrate => Self::Calibrate,
+        }
+    }
+}
+
 impl From<DialectArgument> for DialectName {
     fn from(argument: DialectArgument) -> Self {
         match argument {
             DialectArgument::Contrib => Self::Contrib,
             DialectArgument::Portable => Self::Portable,
         }
+    }
+}
+
+impl From<Int8Argument> for Prefill {
+    fn from(Int8Argument::Int8: Int8Argument) -> Self {
+        Self::Int8
+    }
+}
+
+impl From<Int8Argument> for Caches {
+    fn from(Int8Argument::Int8: Int8Argument) -> Self {
+        Self::Int8
     }
 }
 

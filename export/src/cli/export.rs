@@ -8,24 +8,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args::ExportArguments;
+use super::args::{ExportArguments, PurposeArgument};
 use super::{Outcome, UsageError};
 use crate::hub::{Hub, HubError};
 use crate::package::{self, ExportError, Options, Output};
+use crate::recipe::Recipe;
 use crate::write::WriteError;
 
 /// Exports a model and prints the path of the graph.
 pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let out = arguments.out.as_deref().context("--out is missing")?;
-    let output = Output::new(out, arguments.precision).map_err(|error| UsageError(error.to_string()))?;
+    let recipe = recipe(arguments)?;
+    let output = match arguments.purpose {
+        None => Output::new(out, &recipe),
+        Some(PurposeArgument::Calibrate) => Output::for_calibration(out),
+    };
+    let output = output.map_err(|error| UsageError(error.to_string()))?;
     if arguments.max_context == Some(0) {
         return Err(UsageError("--max-context is 0: at least 1 token is needed".to_owned()).into());
     }
     let options = Options {
-        precision: arguments.precision,
+        recipe,
+        calibration: arguments.calibration.clone(),
         dialect: arguments.dialect.into(),
         padding: arguments.padding.into(),
         max_context: arguments.max_context,
+        rollback: arguments.rollback,
+        purpose: arguments.purpose.map(Into::into).unwrap_or_default(),
+        prefill: arguments.prefill.map(Into::into).unwrap_or_default(),
+        caches: arguments.kv.map(Into::into).unwrap_or_default(),
+        threads: None,
     };
     // What can be refused without the checkpoint is refused before it is downloaded.
     options.dialect().map_err(|error| UsageError(error.to_string()))?;
@@ -52,6 +64,14 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         return super::print(&(serde_json::to_string_pretty(&summary)? + "\n"));
     }
     super::print(&format!("{}\n", summary.graph.display()))
+}
+
+/// The recipe that `--recipe` or `--precision` names.
+fn recipe(arguments: &ExportArguments) -> anyhow::Result<Recipe> {
+    match &arguments.recipe {
+        Some(path) => Recipe::load(path).map_err(|error| UsageError(error.to_string()).into()),
+        None => Ok(arguments.precision.recipe()?),
+    }
 }
 
 /// The folder of the checkpoint, downloaded if MODEL names one on the hub.

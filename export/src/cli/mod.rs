@@ -4,6 +4,7 @@
 
 mod args;
 mod export;
+mod recipes;
 mod reports;
 
 use std::env;
@@ -39,6 +40,7 @@ pub fn run() -> ExitCode {
     let (outcome, failure) = match arguments.command {
         Some(Command::Inspect(inspect)) => (reports::inspect(&inspect), 1),
         Some(Command::Diff(diff)) => (reports::diff(&diff), 2),
+        Some(Command::Recipes(names)) => (recipes::recipes(&names), 1),
         None => (export::export(&arguments.export), 1),
     };
     match outcome {

@@ -3,7 +3,7 @@ use std::fs;
 use lfm2_graphs::contract::Padding;
 use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
 use lfm2_graphs::ir::Graph;
-use lfm2_graphs::lfm2::build;
+use lfm2_graphs::lfm2::{Extras, build};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -336,9 +336,10 @@ proptest! {
         if config.validate().is_ok() {
             let dialect: Box<dyn Dialect> = if left { Box::new(Portable) } else { Box::new(Contrib { padding: Padding::Left }) };
             let precision = crate::recipe::Precision::Fp32;
-            let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
+            let recipe = precision.recipe().unwrap();
+            let graph = Graph::new(recipe.activations, |name, role, _| recipe.format(name, role));
             // An error is an answer; a panic is not.
-            if build(&config, &*dialect, &graph).is_ok() {
+            if build(&config, &*dialect, Extras::default(), &graph).is_ok() {
                 crate::layout::Layout::new(&graph.content());
             }
         }

@@ -1,30 +1,37 @@
 //! From a checkpoint folder to a package: the steps of an export, in order.
 
+mod calibration;
 mod existing;
 mod fingerprint;
 mod options;
 mod output;
+mod part;
 
+pub use calibration::CalibrationError;
 pub use existing::ExistingError;
-pub use options::{DialectName, Options, OptionsError};
+pub use options::{Caches, DialectName, Options, OptionsError, Prefill};
 pub use output::{Output, OutputError};
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, ManifestFile, ManifestGraph};
+use lfm2_graphs::contract::{ContractError, MANIFEST_NAME, ManifestFile};
+use lfm2_graphs::dialect::Dialect;
 use lfm2_graphs::ir::{Content, Graph};
-use lfm2_graphs::lfm2::{BuildError, build};
+use lfm2_graphs::lfm2::{BuildError, Config, build};
 
+use self::calibration::Calibrated;
 use self::existing::{Existing, refuse_own_folder};
 use self::fingerprint::fingerprint;
+use self::part::Part;
 use crate::bind::{BindError, bind};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
-use crate::layout::Layout;
 use crate::proto::{Data, encode};
+use crate::recipe::IdleRules;
 use crate::sidecars::{self, SidecarError};
-use crate::write::{Producer, Staging, WriteError, Written};
+use crate::write::{Producer, Staging, WriteError, Written, write_data};
 
 /// Exports the checkpoint in the folder `source`. `progress` is told how many bytes of weights are written, and of how many; it
 /// may stop the export.
@@ -45,60 +52,119 @@ pub fn export(
         tracing::warn!("{note}");
     }
 
-    let precision = options.precision;
-    let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
-    let mut contract = build(&config, &*dialect, &graph)?;
-    let content = graph.content();
-    bind(&content, &checkpoint)?;
-    tracing::info!(nodes = content.nodes.len(), initializers = content.initializers.len(), "the graph is built");
-
-    let layout = Layout::new(&content);
-    contract.precision = precision.as_str().to_owned();
-    layout.locate(&content, output.data_name(), &mut contract.table.values);
-    if let Some(scales) = &mut contract.table.scales {
-        layout.locate(&content, output.data_name(), scales);
+    let recipe = &options.recipe;
+    let model_hash = fingerprint(source, &checkpoint)?;
+    let calibration = options.calibration.as_deref().map(|path| Calibrated::load(path, &model_hash)).transpose()?;
+    let caches = caches(options, &config, &*dialect, calibration.as_ref())?;
+    let general = Part::general(options, &config, &*dialect, &caches, output)?;
+    let prefill = match options.prefill {
+        Prefill::Same => None,
+        Prefill::Int8 => Some(Part::prefill(options, &config, &*dialect, &caches, output, &general)?),
+    };
+    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).collect();
+    let importance = {
+        let content = general.graph.content();
+        let weights = || content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
+        recipe.refuse_idle(weights())?;
+        match &calibration {
+            Some(calibration) => calibration.importance(recipe, weights())?,
+            None => BTreeMap::new(),
+        }
+    };
+    for part in &parts {
+        let content = part.graph.content();
+        bind(&content, &checkpoint)?;
+        tracing::info!(
+            nodes = content.nodes.len(),
+            initializers = content.initializers.len(),
+            "{} is built",
+            part.name
+        );
     }
 
     refuse_own_folder(source, output)?;
     let mut staging = Staging::lock(output.folder())?;
     let mut package = Existing::open(output.folder())?;
-    let model_hash = fingerprint(source, &checkpoint)?;
     package.refuse_other(&model_hash, output.graph_name())?;
     let sidecars = sidecars::prepare(&sidecars::Request {
         source,
         destination: output.folder(),
         model: &model,
-        contract: &contract,
+        contract: &general.contract,
         graph: output.graph_name(),
     })?;
-    let data_name = output.relative(output.data_name());
-    let sidecar_names = sidecars.iter().map(|sidecar| sidecar.name.as_str());
-    package.refuse_foreign(sidecar_names.chain([data_name.as_str(), output.graph_name()]))?;
+    let mut names: Vec<String> = sidecars.iter().map(|sidecar| sidecar.name.clone()).collect();
+    names.extend(parts.iter().flat_map(|part| [output.relative(&part.data), part.name.clone()]));
+    package.refuse_foreign(names.iter().map(String::as_str))?;
 
     let mut files = Vec::new();
-    let mut producer = Producer::new(&checkpoint);
-    let data = write_data(&mut staging, &output.data(), &layout, &content, &mut producer, progress)?;
-    tracing::info!(bytes = data.size, "the weights are written");
-    files.push(manifest_file(data_name, data));
+    let producer = Producer::new(&checkpoint, recipe, &importance);
+    let total = parts.iter().map(|part| part.layout.length).sum();
+    let mut before = 0;
+    for part in &parts {
+        let mut progress = |done: u64, _: u64| progress(before + done, total);
+        let name = output.relative(&part.data);
+        let mut file = staging.create(&output.folder().join(&name))?;
+        write_data(&mut file, &part.layout, &part.graph.content(), producer, options.threads, &mut progress)?;
+        let data = file.finish()?;
+        tracing::info!(bytes = data.size, "the weights in {name} are written");
+        files.push(manifest_file(name, data));
+        before += part.layout.length;
+    }
     for sidecar in sidecars {
         let written = staging.write(&output.folder().join(&sidecar.name), &sidecar.bytes)?;
         files.push(manifest_file(sidecar.name, written));
     }
-    let placed = place(&layout, &content, &mut producer, output.data_name())?;
-    let bytes = encode(&content, &contract.to_json()?, placed);
-    let written = staging.write(&output.graph(), &bytes)?;
-    files.push(manifest_file(output.graph_name().to_owned(), written));
+    for part in &parts {
+        let content = part.graph.content();
+        let placed = place(part, &content, producer)?;
+        let bytes = encode(&content, &part.contract.to_json()?, placed);
+        let written = staging.write(&output.folder().join(&part.name), &bytes)?;
+        files.push(manifest_file(part.name.clone(), written));
+    }
 
     let bytes = files.iter().map(|file| file.size).sum();
-    for stale in package.drop_stale(&files) {
+    // A companion shares bytes with the graph as it was: it goes with it, or is written anew.
+    let companion = package.manifest.drop_companion(output.graph_name());
+    let companion = companion.into_iter().filter(|name| files.iter().all(|file| file.name != *name));
+    for stale in package.drop_stale(&files).into_iter().chain(companion) {
         staging.remove(&output.folder().join(stale));
     }
     let mut manifest = package.manifest;
     manifest.model = model_hash;
-    manifest.merge(manifest_graph(output, &contract), files);
+    for part in &parts {
+        manifest.merge(part.listed(output), Vec::new());
+    }
+    manifest.merge(general.listed(output), files);
     staging.write(&output.folder().join(MANIFEST_NAME), manifest.to_json()?.as_bytes())?;
     staging.commit()?;
-    Ok(Summary { graph: output.graph(), data: output.data(), folder: output.folder().to_owned(), bytes })
+    Ok(Summary {
+        graph: output.graph(),
+        prefill: prefill.map(|part| output.folder().join(part.name)),
+        data: output.data(),
+        folder: output.folder().to_owned(),
+        bytes,
+    })
+}
+
+/// The scales of the caches by the names of their outputs; none for those that are kept as they are.
+fn caches(
+    options: &Options,
+    config: &Config,
+    dialect: &dyn Dialect,
+    calibration: Option<&Calibrated>,
+) -> Result<BTreeMap<String, Vec<f32>>, ExportError> {
+    match (options.caches, calibration) {
+        (Caches::Int8, None) => Err(OptionsError::Uncalibrated.into()),
+        (Caches::Int8, Some(calibration)) => {
+            // What caches there are is what the graph without scales says.
+            let recipe = &options.recipe;
+            let graph = Graph::new(recipe.activations, |name, role, _| recipe.format(name, role));
+            let contract = build(config, dialect, options.extras(), &graph)?;
+            Ok(calibration.cache_scales(&contract)?)
+        }
+        (Caches::Activations, _) => Ok(BTreeMap::new()),
+    }
 }
 
 /// What was written.
@@ -106,6 +172,9 @@ pub fn export(
 pub struct Summary {
     /// The ONNX file.
     pub graph: PathBuf,
+    /// The companion for prompts, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<PathBuf>,
     /// The file with its weights.
     pub data: PathBuf,
     /// The folder with tokenizer and metadata.
@@ -130,6 +199,12 @@ pub enum ExportError {
     /// The graph cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// Rules of the recipe that do nothing.
+    #[error(transparent)]
+    Recipe(#[from] IdleRules),
+    /// The calibration.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// The weights do not fit the config.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -147,57 +222,20 @@ pub enum ExportError {
     Existing(#[from] ExistingError),
 }
 
-fn write_data(
-    staging: &mut Staging,
-    path: &Path,
-    layout: &Layout,
-    content: &Content,
-    producer: &mut Producer<'_>,
-    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<Written, WriteError> {
-    let mut file = staging.create(path)?;
-    for (span, initializer) in layout.written(content) {
-        file.pad_to(span.offset)?;
-        producer.produce(initializer, &mut |bytes| {
-            file.write(bytes)?;
-            match progress(file.size(), layout.length) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => Err(WriteError::Interrupted),
-            }
-        })?;
-    }
-    file.finish()
-}
-
 /// Where each initializer's bytes are, with the bytes of those that go into the ONNX file.
-fn place(layout: &Layout, content: &Content, producer: &mut Producer<'_>, file: &str) -> Result<Vec<Data>, WriteError> {
-    let spans = layout.spans.iter().zip(&content.initializers);
+fn place(part: &Part<'_>, content: &Content, producer: Producer<'_>) -> Result<Vec<Data>, WriteError> {
+    let spans = part.layout.spans.iter().zip(&content.initializers);
     spans
         .map(|(span, (_, initializer))| match span {
-            Some(span) => Ok(Data::External { file: file.to_owned(), offset: span.offset, length: span.length }),
-            None => {
-                let mut inline = Vec::new();
-                producer.produce(initializer, &mut |bytes| {
-                    inline.extend_from_slice(bytes);
-                    Ok(())
-                })?;
-                Ok(Data::Inline(inline))
+            Some(span) => {
+                let file = part.files().of(*span).to_owned();
+                Ok(Data::External { file, offset: span.offset, length: span.length })
             }
+            None => Ok(Data::Inline(producer.whole(initializer)?)),
         })
         .collect()
 }
 
 fn manifest_file(name: String, Written { size, sha256 }: Written) -> ManifestFile {
     ManifestFile { name, size, sha256 }
-}
-
-fn manifest_graph(output: &Output, contract: &Contract) -> ManifestGraph {
-    ManifestGraph {
-        file: output.graph_name().to_owned(),
-        data: vec![output.relative(output.data_name())],
-        purpose: contract.purpose,
-        precision: contract.precision.clone(),
-        dialect: contract.dialect.clone(),
-        minimum_runtime_minor: contract.minimum_runtime_minor,
-    }
 }

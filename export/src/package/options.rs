@@ -1,22 +1,58 @@
 //! What to export, checked before anything is read.
 
-use lfm2_graphs::contract::Padding;
-use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
-use lfm2_graphs::lfm2::Config;
+use std::num::NonZero;
+use std::path::PathBuf;
 
-use crate::recipe::Precision;
+use lfm2_graphs::contract::{Padding, Purpose};
+use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
+use lfm2_graphs::ir::DType;
+use lfm2_graphs::lfm2::{Config, Extras};
+
+use crate::recipe::Recipe;
 
 /// The choices of an export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Number formats of weights and activations.
-    pub precision: Precision,
+    pub recipe: Recipe,
+    /// What a calibration run found out about the activations, for recipes that search.
+    pub calibration: Option<PathBuf>,
     /// How the operations that runtimes disagree about are written.
     pub dialect: DialectName,
     /// Which padded batches must be exact.
     pub padding: Padding,
     /// Positions of the rotary tables, which bound the number of tokens; `None` takes the model's own limit.
     pub max_context: Option<usize>,
+    /// Whether the state can be cut after any token of a run, which costs outputs.
+    pub rollback: bool,
+    /// What the graph is for: to be run as a model, or [`Purpose::Calibrate`].
+    pub purpose: Purpose,
+    /// The graph for prompts beside the general one.
+    pub prefill: Prefill,
+    /// How keys and values are kept.
+    pub caches: Caches,
+    /// Threads that make weights; `None` takes as many as there are processors. The bytes are the same.
+    pub threads: Option<NonZero<usize>>,
+}
+
+/// What runs prompts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefill {
+    /// The general graph.
+    #[default]
+    Same,
+    /// A companion that multiplies bytes: matrices with a scale for each output, activations with one for each token.
+    Int8,
+}
+
+/// How the keys and values of earlier tokens are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caches {
+    /// In the type of the activations.
+    #[default]
+    Activations,
+    /// As int8 with a scale for each channel, from a calibration.
+    Int8,
 }
 
 /// The dialects by name.
@@ -35,12 +71,55 @@ pub enum DialectName {
 pub enum OptionsError {
     /// No standard operator multiplies with packed weights.
     #[error(
-        "--precision {precision} needs ONNX Runtime's own operators, which the portable dialect excludes; use --dialect contrib, or --precision fp32 or fp16"
+        "the recipe {recipe} stores weights in blocks, which need ONNX Runtime's own operators, and the portable dialect excludes them; use --dialect contrib, or --precision fp32 or fp16"
     )]
     QuantizedPortable {
-        /// The precision that was asked for.
-        precision: Precision,
+        /// Name of the recipe that was asked for.
+        recipe: String,
     },
+    /// Nothing in the recipe depends on it.
+    #[error(
+        "the recipe {recipe} searches for no numbers, so that --calibration changes nothing; leave it out, or use a recipe whose method is \"search\""
+    )]
+    UselessCalibration {
+        /// Name of the recipe that was asked for.
+        recipe: String,
+    },
+    /// Statistics are taken from the numbers of the checkpoint.
+    #[error(
+        "a graph for calibration computes with the numbers of the checkpoint, so that it comes in fp32 only and not as {recipe}; leave --precision and --recipe out"
+    )]
+    CalibrationRecipe {
+        /// Name of the recipe that was asked for.
+        recipe: String,
+    },
+    /// Statistics are taken from exact states and products.
+    #[error("a graph for calibration computes as the checkpoint does; leave --prefill and --kv out")]
+    CalibrationInt8,
+    /// Companions are written together with the graph that they belong to.
+    #[error("a graph for prompts alone is no export of its own")]
+    PrefillAlone,
+    /// There are no kernels for bytes and float16.
+    #[error(
+        "--prefill int8 needs float32 activations, and the recipe {recipe} has float16; use --precision q4, q8 or fp32, or leave --prefill out"
+    )]
+    PrefillActivations {
+        /// Name of the recipe that was asked for.
+        recipe: String,
+    },
+    /// Products of bytes in a form that is fast exist only as ONNX Runtime's own operators.
+    #[error(
+        "--{flag} int8 needs ONNX Runtime's own operators, which the portable dialect excludes; use --dialect contrib, or leave --{flag} out"
+    )]
+    Int8Portable {
+        /// The flag, without dashes.
+        flag: &'static str,
+    },
+    /// The range of keys and values is not known.
+    #[error(
+        "--kv int8 needs --calibration FILE: how large values become shows only in a run; `lfm2-export MODEL --for calibrate` and `lfm2-host calibrate` make the file"
+    )]
+    Uncalibrated,
     /// More positions than the model has, or none.
     #[error("--max-context {asked} is out of range: this model takes 1 to {limit} tokens")]
     MaxContext {
@@ -54,14 +133,45 @@ pub enum OptionsError {
 impl Options {
     /// The dialect to lower with.
     pub fn dialect(&self) -> Result<Box<dyn Dialect>, OptionsError> {
+        let (recipe, exact) = (&self.recipe, !self.recipe.is_quantized());
+        match self.purpose {
+            Purpose::Calibrate if !exact || recipe.activations != DType::Float32 => {
+                return Err(OptionsError::CalibrationRecipe { recipe: recipe.name.clone() });
+            }
+            Purpose::Calibrate if self.prefill == Prefill::Int8 || self.caches == Caches::Int8 => {
+                return Err(OptionsError::CalibrationInt8);
+            }
+            Purpose::Prefill => return Err(OptionsError::PrefillAlone),
+            Purpose::Calibrate | Purpose::General => {}
+        }
+        let portable = self.dialect == DialectName::Portable;
+        for (flag, asked) in [("prefill", self.prefill == Prefill::Int8), ("kv", self.caches == Caches::Int8)] {
+            if asked && portable && exact {
+                return Err(OptionsError::Int8Portable { flag });
+            }
+        }
+        if self.prefill == Prefill::Int8 && recipe.activations != DType::Float32 {
+            return Err(OptionsError::PrefillActivations { recipe: recipe.name.clone() });
+        }
+        if self.caches == Caches::Int8 && self.calibration.is_none() {
+            return Err(OptionsError::Uncalibrated);
+        }
+        if self.calibration.is_some() && !recipe.searches() && self.caches != Caches::Int8 {
+            return Err(OptionsError::UselessCalibration { recipe: recipe.name.clone() });
+        }
         match self.dialect {
-            DialectName::Portable if self.precision.is_quantized() => {
-                Err(OptionsError::QuantizedPortable { precision: self.precision })
+            DialectName::Portable if self.recipe.is_quantized() => {
+                Err(OptionsError::QuantizedPortable { recipe: self.recipe.name.clone() })
             }
             // Portable graphs compute left-padded batches exactly whether or not that is asked for.
             DialectName::Portable => Ok(Box::new(Portable)),
             DialectName::Contrib => Ok(Box::new(Contrib { padding: self.padding })),
         }
+    }
+
+    /// What the graph returns beside logits and states.
+    pub(super) fn extras(&self) -> Extras {
+        Extras { rollback: self.rollback }
     }
 
     /// The model with the context length that was asked for.

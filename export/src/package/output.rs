@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::recipe::Precision;
+use lfm2_graphs::contract::{is_prefill_name, prefill_name};
+
+use crate::recipe::Recipe;
 
 /// Where a package goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub struct Output {
 
 /// Why a path cannot name a package.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("--out {path} is neither a file name ending in .onnx nor a folder ending in /", path = .path.display())]
+#[error("--out {path} is neither a file name ending in .onnx nor a folder ending in /; names ending in .prefill.onnx are those of companions", path = .path.display())]
 pub struct OutputError {
     path: PathBuf,
 }
@@ -23,16 +25,25 @@ pub struct OutputError {
 impl Output {
     /// A path that ends in `.onnx` is the graph, with everything else beside it. A folder gets the layout of the hub:
     /// `onnx/model{suffix}.onnx` and the rest at the top.
-    pub fn new(path: &Path, precision: Precision) -> Result<Self, OutputError> {
+    pub fn new(path: &Path, recipe: &Recipe) -> Result<Self, OutputError> {
+        Self::with_suffix(path, &recipe.suffix())
+    }
+
+    /// As [`Output::new`], for a graph for calibration: in the layout of the hub it has a name that no runtime looks for.
+    pub fn for_calibration(path: &Path) -> Result<Self, OutputError> {
+        Self::with_suffix(path, "_calibrate")
+    }
+
+    fn with_suffix(path: &Path, suffix: &str) -> Result<Self, OutputError> {
         let refused = || OutputError { path: path.to_owned() };
         let text = path.to_str().ok_or_else(refused)?;
         if path.is_dir() || text.ends_with(std::path::is_separator) {
-            let graph = format!("onnx/model{}.onnx", precision.suffix());
-            let data = format!("model{}.onnx_data", precision.suffix());
+            let graph = format!("onnx/model{suffix}.onnx");
+            let data = format!("model{suffix}.onnx_data");
             return Ok(Self { folder: path.to_owned(), graph, data });
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(refused)?;
-        if !name.ends_with(".onnx") || name == ".onnx" {
+        if !name.ends_with(".onnx") || name == ".onnx" || is_prefill_name(name) {
             return Err(refused());
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -64,6 +75,17 @@ impl Output {
         &self.data
     }
 
+    /// The ONNX file of the companion for prompts, relative to the folder.
+    pub fn prefill_name(&self) -> String {
+        prefill_name(&self.graph)
+    }
+
+    /// The file of the weights that only the companion has, relative to the ONNX files.
+    pub fn prefill_data_name(&self) -> String {
+        let graph = self.prefill_name();
+        format!("{}_data", graph.rsplit_once('/').map_or(graph.as_str(), |(_, name)| name))
+    }
+
     /// A file beside the ONNX file, relative to the folder.
     pub fn relative(&self, name: &str) -> String {
         match self.graph.rsplit_once('/') {
@@ -76,28 +98,37 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Precision;
+
+    fn named(path: &str, precision: Precision) -> Result<Output, OutputError> {
+        Output::new(Path::new(path), &precision.recipe().unwrap())
+    }
 
     #[test]
     fn a_file_has_its_data_beside_it() {
-        let output = Output::new(Path::new("out/lfm2.onnx"), Precision::Q4).unwrap();
+        let output = named("out/lfm2.onnx", Precision::Q4).unwrap();
         assert_eq!(output.graph(), Path::new("out/lfm2.onnx"));
         assert_eq!(output.data(), Path::new("out/lfm2.onnx_data"));
         assert_eq!(output.folder(), Path::new("out"));
-        assert_eq!(Output::new(Path::new("lfm2.onnx"), Precision::Q4).unwrap().folder(), Path::new("."));
+        assert_eq!(named("lfm2.onnx", Precision::Q4).unwrap().folder(), Path::new("."));
     }
 
     #[test]
     fn a_folder_has_the_layout_of_the_hub() {
-        let output = Output::new(Path::new("out/"), Precision::Q8).unwrap();
+        let output = named("out/", Precision::Q8).unwrap();
         assert_eq!(output.graph(), Path::new("out/onnx/model_quantized.onnx"));
         assert_eq!(output.data(), Path::new("out/onnx/model_quantized.onnx_data"));
         assert_eq!(output.relative("x"), "onnx/x");
+        assert_eq!(output.prefill_name(), "onnx/model_quantized.prefill.onnx");
+        assert_eq!(output.prefill_data_name(), "model_quantized.prefill.onnx_data");
+        let output = Output::for_calibration(Path::new("out/")).unwrap();
+        assert_eq!(output.graph(), Path::new("out/onnx/model_calibrate.onnx"));
     }
 
     #[test]
     fn other_names_are_refused() {
-        for path in ["out", "out/model", ".onnx", "model.onnx.bak"] {
-            Output::new(Path::new(path), Precision::Q4).unwrap_err();
+        for path in ["out", "out/model", ".onnx", "model.onnx.bak", "model.prefill.onnx"] {
+            named(path, Precision::Q4).unwrap_err();
         }
     }
 }

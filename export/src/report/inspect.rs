@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Component, Path};
 
-use lfm2_graphs::contract::{Contract, Dim};
+use lfm2_graphs::contract::{Contract, Dim, Purpose};
 use serde::Serialize;
 
 use super::{OpenedGraph, ReportError, numbers};
@@ -169,9 +169,10 @@ impl fmt::Display for Inspection {
             Some(contract) => {
                 writeln!(
                     f,
-                    "contract: {} {}, {} dialect, ONNX Runtime 1.{} or newer, padding {:?}",
+                    "contract: {} {}{}, {} dialect, ONNX Runtime 1.{} or newer, padding {:?}",
                     contract.family,
                     contract.precision,
+                    purpose(contract.purpose),
                     contract.dialect,
                     contract.minimum_runtime_minor,
                     contract.padding
@@ -181,6 +182,10 @@ impl fmt::Display for Inspection {
                     "model: {} layers, hidden size {}, {} tokens in the vocabulary, context of {} tokens",
                     contract.layers, contract.hidden_size, contract.vocab_size, contract.context_length
                 )?;
+                let rolls_back = contract.states.iter().any(|state| state.columns.is_some());
+                if rolls_back {
+                    writeln!(f, "rollback: the state can be cut after any token of a run (lfm2-host --speculate)")?;
+                }
             }
             None => writeln!(f, "contract: none; lfm2-host cannot run this file")?,
         }
@@ -212,6 +217,15 @@ impl fmt::Display for Inspection {
             )?;
         }
         self.problems.iter().try_for_each(|problem| writeln!(f, "\nproblem: {problem}"))
+    }
+}
+
+/// What a graph is for, if not for running the model.
+fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::General => "",
+        Purpose::Prefill => " for prompts",
+        Purpose::Calibrate => " for calibration",
     }
 }
 

@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY};
+use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY, prefill_name};
 
 use crate::input::{GRAPH, read_file};
 use crate::proto::{DecodeError, Model, decode};
@@ -31,9 +31,11 @@ pub struct OpenedGraph {
     pub contract: Option<Contract>,
 }
 
-/// Opens the graph at `path`: an ONNX file, or a folder that holds a package with one graph.
+/// Opens the graph at `path`: an ONNX file, or a folder that holds a package with one graph. Companions do not count.
 pub fn open(path: &Path) -> Result<OpenedGraph, ReportError> {
     let mut graphs = graphs(path)?;
+    let names: Vec<_> = graphs.iter().map(|graph| graph.display().to_string()).collect();
+    graphs.retain(|graph| names.iter().all(|name| prefill_name(name) != graph.display().to_string()));
     match (graphs.pop(), graphs.is_empty()) {
         (Some(graph), true) => read(graph),
         (last, _) => {

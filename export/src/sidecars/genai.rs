@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use lfm2_graphs::contract::{Contract, MANIFEST_NAME, Manifest, Port, State, StateKind, Update};
+use lfm2_graphs::contract::{Contract, MANIFEST_NAME, Manifest, Port, Purpose, State, StateKind, Update};
 use serde_json::{Map, Value, json as value};
 
 use super::model::one_or_many;
 use super::{Problems, Request, Sidecar, SidecarError, existing, json};
-use crate::recipe::Precision;
+use crate::recipe::preference;
 
 const FILE: &str = "genai_config.json";
 
@@ -17,12 +17,22 @@ const MAX_LENGTH: usize = 4096;
 /// The sampling settings that a checkpoint's generation settings have in common with onnxruntime-genai.
 const SEARCH_KEYS: [&str; 5] = ["do_sample", "temperature", "top_k", "top_p", "repetition_penalty"];
 
-/// The config for this graph, or the one that is there already if it is for a graph to be preferred.
-pub(super) fn config(request: &Request<'_>, ends: &[u32], problems: &mut Problems) -> Result<Sidecar, SidecarError> {
-    if let Some(present) = existing(&request.destination.join(FILE))?
-        && keeps(request, &present)
+/// The config for this graph, or the one that is there already if it is for a graph to be preferred. None if no graph of the
+/// package is for running.
+pub(super) fn config(
+    request: &Request<'_>,
+    ends: &[u32],
+    problems: &mut Problems,
+) -> Result<Option<Sidecar>, SidecarError> {
+    let is_model = request.contract.purpose == Purpose::General;
+    let present = existing(&request.destination.join(FILE))?;
+    if let Some(present) =
+        present.filter(|present| if is_model { keeps(request, present) } else { is_for_another(request, present) })
     {
-        return Ok(json(FILE, &Value::Object(present)));
+        return Ok(Some(json(FILE, &Value::Object(present))));
+    }
+    if !is_model {
+        return Ok(None);
     }
     let contract = request.contract;
     let mut inputs = Map::new();
@@ -65,7 +75,7 @@ pub(super) fn config(request: &Request<'_>, ends: &[u32], problems: &mut Problem
     if let Some(bos) = model.bos {
         described["bos_token_id"] = value!(bos);
     }
-    Ok(json(FILE, &value!({ "model": described, "search": search(request, problems) })))
+    Ok(Some(json(FILE, &value!({ "model": described, "search": search(request, problems) }))))
 }
 
 fn search(request: &Request<'_>, problems: &mut Problems) -> Value {
@@ -125,20 +135,24 @@ fn pattern(
     }
 }
 
+/// The graph that a config is for.
+fn filename(config: &Map<String, Value>) -> Option<&str> {
+    config.get("model")?.get("decoder")?.get("filename")?.as_str()
+}
+
+/// Whether the config that is there is for another graph, which is there as well.
+fn is_for_another(request: &Request<'_>, present: &Map<String, Value>) -> bool {
+    filename(present).is_some_and(|name| name != request.graph && request.destination.join(name).is_file())
+}
+
 /// Whether the config that is there is for another graph of this package, which is there as well and to be preferred.
 fn keeps(request: &Request<'_>, present: &Map<String, Value>) -> bool {
-    let filename = present.get("model").and_then(|model| model.get("decoder")?.get("filename")?.as_str());
-    let Some(filename) = filename.filter(|name| *name != request.graph && request.destination.join(name).is_file())
-    else {
+    let Some(filename) = filename(present).filter(|_| is_for_another(request, present)) else {
         return false;
     };
     // Only the manifest knows which precision a graph has; without one, nothing is known about what is there.
     let manifest = fs::read_to_string(request.destination.join(MANIFEST_NAME)).ok();
     let manifest = manifest.and_then(|text| Manifest::from_json(&text).ok()).unwrap_or_default();
     let precision = manifest.graphs.iter().find(|graph| graph.file == filename).map(|graph| graph.precision.as_str());
-    let rank = |name: &str| Precision::PREFERRED.iter().position(|precision| precision.as_str() == name);
-    match (precision.and_then(rank), rank(&request.contract.precision)) {
-        (Some(present), Some(new)) => present < new,
-        _ => false,
-    }
+    precision.is_some_and(|present| preference(present) < preference(&request.contract.precision))
 }

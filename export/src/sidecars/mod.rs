@@ -54,7 +54,7 @@ impl fmt::Debug for Sidecar {
 /// - `generation_config.json`: the checkpoint's, always with the token ids that end an answer.
 /// - `tokenizer.json`, `tokenizer_config.json` with the chat template in it, `special_tokens_map.json` and
 ///   `chat_template.jinja` as far as the checkpoint has them.
-/// - `genai_config.json`, with which onnxruntime-genai runs the best graph of the package.
+/// - `genai_config.json`, with which onnxruntime-genai runs the best graph of the package, if one is for running.
 ///
 /// # Errors
 /// If files are missing or damaged (all are reported at once), or if the destination has a package of another model.
@@ -64,7 +64,7 @@ pub fn prepare(request: &Request<'_>) -> Result<Vec<Sidecar>, SidecarError> {
     let (generation, ends) = model::generation(request, &mut problems);
     let mut sidecars = vec![config, generation];
     sidecars.extend(tokenizer::files(request.source, &mut problems));
-    sidecars.push(genai::config(request, &ends, &mut problems)?);
+    sidecars.extend(genai::config(request, &ends, &mut problems)?);
     problems.finish(request.source)?;
     Ok(sidecars)
 }

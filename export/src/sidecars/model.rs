@@ -1,5 +1,6 @@
 //! `config.json` and `generation_config.json`.
 
+use lfm2_graphs::contract::Purpose;
 use serde_json::{Map, Value, json as value};
 
 use super::{Problems, Request, Sidecar, SidecarError, existing, json};
@@ -11,6 +12,9 @@ const TRANSFORMERS_JS: &str = "transformers.js_config";
 
 /// The key in it that says in how many external files the weights of each graph lie.
 const EXTERNAL_DATA: &str = "use_external_data_format";
+
+/// Presets that transformers.js has no `dtype` for: their graphs can only be named by file.
+const UNKNOWN_TO_TRANSFORMERS_JS: [Precision; 1] = [Precision::Q4Mixed];
 
 const GENERATION_FILE: &str = "generation_config.json";
 
@@ -39,9 +43,13 @@ pub(super) fn config(request: &Request<'_>, problems: &mut Problems) -> Result<S
     // A graph that was removed must not stay in the list; one in the other layout must.
     let is_there = |name: &str| ["", "onnx"].iter().any(|it| request.destination.join(it).join(name).is_file());
     graphs.retain(|other, _| is_there(other));
-    graphs.insert(name.to_owned(), value!(1));
+    // Transformers.js has no use for any other graph.
+    if request.contract.purpose == Purpose::General {
+        graphs.insert(name.to_owned(), value!(1));
+    }
 
-    let best = Precision::PREFERRED.into_iter().find(|precision| graphs.contains_key(&hub_name(*precision)));
+    let known = Precision::PREFERRED.into_iter().filter(|precision| !UNKNOWN_TO_TRANSFORMERS_JS.contains(precision));
+    let best = known.into_iter().find(|precision| graphs.contains_key(&hub_name(*precision)));
     let mut settings = config.get(TRANSFORMERS_JS).and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(best) = best {
         settings.insert("dtype".to_owned(), value!(best.as_str()));

@@ -49,8 +49,10 @@ impl Case {
         dialect: &dyn Dialect,
     ) -> Result<Vec<Sidecar>, SidecarError> {
         let model = ModelConfig::load(self.source.path()).unwrap();
-        let graph = Graph::new(precision.activations(), |_, role, _| precision.format(role));
-        let mut contract = lfm2_graphs::lfm2::build(&model.graph, dialect, &graph).unwrap();
+        let recipe = precision.recipe().unwrap();
+        let graph = Graph::new(recipe.activations, |name, role, _| recipe.format(name, role));
+        let mut contract =
+            lfm2_graphs::lfm2::build(&model.graph, dialect, lfm2_graphs::lfm2::Extras::default(), &graph).unwrap();
         contract.precision = precision.as_str().to_owned();
         prepare(&Request {
             source: self.source.path(),

@@ -20,9 +20,9 @@ pub(super) fn append_floats(values: &[f32], dtype: DType, out: &mut Vec<u8>) {
 
 /// Appends numbers as elements of type `dtype`, which is an integer type.
 pub(super) fn append_integers(values: &[i64], dtype: DType, out: &mut Vec<u8>) {
-    if dtype == DType::Int32 {
-        out.extend(values.iter().flat_map(|&value| (value as i32).to_le_bytes()));
-    } else {
-        out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    match dtype {
+        DType::Int32 => out.extend(values.iter().flat_map(|&value| (value as i32).to_le_bytes())),
+        DType::Uint8 | DType::Int8 => out.extend(values.iter().map(|&value| value as u8)),
+        _ => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
     }
 }

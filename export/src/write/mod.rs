@@ -3,11 +3,14 @@
 mod bytes;
 mod data;
 mod file;
+mod ordered;
 mod platform;
+mod producer;
 mod staging;
 
-pub use data::{Producer, Sink};
+pub use data::write_data;
 pub use file::{HashedFile, Written};
+pub use producer::Producer;
 pub use staging::Staging;
 
 use std::io;
@@ -54,7 +57,7 @@ pub enum WriteError {
     },
     /// The values of a block are too large for its scale.
     #[error(
-        "the tensor `{tensor}` holds values in row {row} whose scale float16 cannot represent; choose q4 or q8, which have float32 scales"
+        "the tensor `{tensor}` holds values in row {row} whose scale float16 cannot represent; choose a precision with float32 activations, whose scales are float32"
     )]
     ScaleOverflow {
         /// The tensor in the checkpoint.

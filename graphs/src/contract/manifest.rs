@@ -12,6 +12,21 @@ pub const MANIFEST_NAME: &str = "lfm2.manifest.json";
 /// Version of this structure. A host refuses manifests of a version that it does not know.
 pub const MANIFEST_VERSION: u32 = 2;
 
+/// Name of the companion for prompts of the graph `graph`: `x.prefill.onnx` beside `x.onnx`.
+///
+/// Other runtimes look for names of their own, among which there is no such one.
+pub fn prefill_name(graph: &str) -> String {
+    format!("{}{PREFILL_ENDING}", graph.strip_suffix(".onnx").unwrap_or(graph))
+}
+
+/// Whether `graph` is a name that [`prefill_name`] gives.
+pub fn is_prefill_name(graph: &str) -> bool {
+    graph.ends_with(PREFILL_ENDING)
+}
+
+/// How the names of companions for prompts end.
+const PREFILL_ENDING: &str = ".prefill.onnx";
+
 /// What a package consists of. Several precisions of one model may share a folder, and with it a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -86,6 +101,20 @@ impl Manifest {
         self.files.retain(|file| is_there(&file.name));
     }
 
+    /// Forgets the companions of the graph `graph`, with the files that only they need. Returns the names of those files.
+    pub fn drop_companion(&mut self, graph: &str) -> Vec<String> {
+        let companion = prefill_name(graph);
+        let is_companion = |it: &ManifestGraph| it.file == companion && it.purpose == Purpose::Prefill;
+        let mut files: Vec<String> = Vec::new();
+        for dropped in self.graphs.extract_if(.., |it| is_companion(it)) {
+            files.extend(dropped.data);
+            files.push(dropped.file);
+        }
+        files.retain(|name| self.graphs.iter().all(|it| it.file != *name && !it.data.contains(name)));
+        self.files.retain(|file| !files.contains(&file.name));
+        files
+    }
+
     /// The files that a graph needs: its own and those that belong to no graph in particular.
     pub fn files_of(&self, graph: &str) -> impl Iterator<Item = &ManifestFile> {
         let (own, others): (Vec<_>, Vec<_>) = self.graphs.iter().partition(|it| it.file == graph);
@@ -123,6 +152,26 @@ mod tests {
 
         let names: Vec<_> = manifest.files_of("b.onnx").map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["b.data", "b.onnx", "config.json"]);
+    }
+
+    #[test]
+    fn a_companion_goes_with_its_own_files_only() {
+        let companion = ManifestGraph {
+            data: ["a.onnx_data", "a.prefill.onnx_data"].map(str::to_owned).into(),
+            purpose: Purpose::Prefill,
+            ..graph("a.prefill.onnx", "")
+        };
+        let mut manifest = Manifest::default();
+        manifest.merge(graph("a.onnx", "a.onnx_data"), files(&["a.onnx", "a.onnx_data"], 1));
+        manifest.merge(companion, files(&["a.prefill.onnx", "a.prefill.onnx_data"], 1));
+        assert_eq!(manifest.drop_companion("b.onnx"), [""; 0]);
+        assert_eq!(manifest.drop_companion("a.onnx"), ["a.prefill.onnx_data", "a.prefill.onnx"]);
+        let names: Vec<_> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!((names, manifest.graphs.len()), (vec!["a.onnx", "a.onnx_data"], 1));
+
+        // A graph of that name that is no companion is none of ours.
+        manifest.merge(graph("a.prefill.onnx", "x"), vec![]);
+        assert_eq!(manifest.drop_companion("a.onnx"), [""; 0]);
     }
 
     #[test]

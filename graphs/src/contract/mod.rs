@@ -9,7 +9,9 @@ mod manifest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use calibration::{CALIBRATION_VERSION, Calibration};
-pub use manifest::{MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph};
+pub use manifest::{
+    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, is_prefill_name, prefill_name,
+};
 
 pub use crate::ir::types::{DType, Dim, Shape};
 

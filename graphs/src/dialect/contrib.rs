@@ -43,7 +43,8 @@ impl Dialect for Contrib {
 
     fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {
         match table.format {
-            Format::Dense(_) => lower::embed::gather(at, table, ids),
+            // No kernel looks rows up in a table quantized by channel; `verify` says so.
+            Format::Dense(_) | Format::Channels => lower::embed::gather(at, table, ids),
             Format::Blocks(blocks) => lower::embed::gather_quantized(at, table, blocks, ids),
         }
     }
@@ -60,6 +61,7 @@ impl Dialect for Contrib {
         match weight.format {
             Format::Dense(_) => lower::linear::dense(at, x, weight, bias),
             Format::Blocks(blocks) => lower::linear::nbits(at, x, weight, blocks, bias),
+            Format::Channels => lower::linear_channels::channels(at, x, weight, bias),
         }
     }
 

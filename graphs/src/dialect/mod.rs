@@ -6,9 +6,11 @@
 //! Mixture-of-experts layers will add one more, `experts`.
 
 mod contrib;
+mod observed;
 mod portable;
 
 pub use contrib::Contrib;
+pub use observed::Observed;
 pub use portable::Portable;
 
 use crate::contract::{Padding, Update};
@@ -148,4 +150,6 @@ pub struct Convolved<'g> {
     pub y: Value<'g>,
     /// The last `width - 1` columns up to the end of `x`, shaped as the past.
     pub present: Value<'g>,
+    /// Every column of this run as the state takes it, zero at padding: `[batch, sequence, channels]`.
+    pub columns: Value<'g>,
 }

@@ -87,6 +87,7 @@ pub fn onnx_type(dtype: DType) -> i64 {
     match dtype {
         DType::Float32 => 1,
         DType::Uint8 => 2,
+        DType::Int8 => 3,
         DType::Int32 => 6,
         DType::Int64 => 7,
         DType::Bool => 9,

@@ -17,9 +17,14 @@ use crate::ops::Op;
 /// Chooses the number format of each weight as it is declared.
 pub type Formats<'f> = dyn Fn(&str, Role, &[usize]) -> Format + 'f;
 
+/// The scales with which a cache is stored as int8, one for each channel `[kv_heads * head_dim]`, by the name of the output that
+/// returns it; `None` keeps it in the activations' type.
+pub type Caches<'f> = dyn Fn(&str) -> Option<Vec<f32>> + 'f;
+
 /// A graph under construction.
 pub struct Graph<'f> {
     formats: Box<Formats<'f>>,
+    caches: Box<Caches<'f>>,
     activations: DType,
     content: RefCell<Content>,
     path: RefCell<Vec<String>>,
@@ -40,6 +45,10 @@ pub struct Content {
     pub outputs: Vec<(ValueId, Port)>,
     /// Values that are built once and found by name afterwards: initializers and what [`Scope::once`] built.
     shared: HashMap<String, ValueId>,
+    /// What [`Scope::derived`] built, by the value that it follows from and its name.
+    derived: HashMap<(ValueId, &'static str), Vec<ValueId>>,
+    /// The scales of quantized inputs.
+    scales: HashMap<ValueId, ValueId>,
     /// How often each node name was asked for.
     uses: HashMap<String, usize>,
 }
@@ -79,7 +88,18 @@ pub enum Attribute {
 impl<'f> Graph<'f> {
     /// An empty graph whose activations have the given type and whose weights get the formats that `formats` chooses.
     pub fn new(activations: DType, formats: impl Fn(&str, Role, &[usize]) -> Format + 'f) -> Self {
-        Graph { formats: Box::new(formats), activations, content: RefCell::default(), path: RefCell::default() }
+        let caches = Box::new(|_: &str| None);
+        Graph { formats: Box::new(formats), caches, activations, content: RefCell::default(), path: RefCell::default() }
+    }
+
+    /// Chooses how caches are stored.
+    pub fn with_caches(self, caches: impl Fn(&str) -> Option<Vec<f32>> + 'f) -> Self {
+        Graph { caches: Box::new(caches), ..self }
+    }
+
+    /// The scales of the cache that the output `present` returns, if it is stored as int8.
+    pub fn cache_scales(&self, present: &str) -> Option<Vec<f32>> {
+        (self.caches)(present)
     }
 
     /// The scope at the top of the module tree.
@@ -191,6 +211,24 @@ impl<'g> Scope<'g> {
         value
     }
 
+    /// Returns what is called `name` and follows from `value` alone, building it one level down when it is first asked for.
+    ///
+    /// For what several operations need of one input, such as its quantized form.
+    pub fn derived<const N: usize>(
+        self,
+        value: Value<'g>,
+        name: &'static str,
+        build: impl FnOnce(Self) -> [Value<'g>; N],
+    ) -> [Value<'g>; N] {
+        let known = self.graph.content.borrow().derived.get(&(value.id, name)).cloned();
+        if let Some(known) = known.and_then(|ids| <[ValueId; N]>::try_from(ids).ok()) {
+            return known.map(|id| Value { graph: self.graph, id });
+        }
+        let built = self.within(name, build);
+        self.graph.content.borrow_mut().derived.insert((value.id, name), built.map(|value| value.id).into());
+        built
+    }
+
     /// Declares the weight `{path}.weight`.
     pub fn weight(self, role: Role, shape: &[usize]) -> Weight {
         self.parameter("weight", role, shape)
@@ -213,6 +251,15 @@ impl<'g> Scope<'g> {
         let id = content.value(port.name.clone());
         content.inputs.push((id, port));
         Value { graph: self.graph, id }
+    }
+
+    /// Declares an input of the graph that holds quantized numbers, with the scales that they are to be multiplied with.
+    pub fn quantized_input(self, port: Port, scales: Vec<f32>, shape: &[usize]) -> Value<'g> {
+        let name = format!("{}.scales", port.name);
+        let value = self.input(port);
+        let scales = self.initializer(&name, DType::Float32, shape, Source::Floats(scales));
+        self.graph.content.borrow_mut().scales.insert(value.id, scales.id);
+        value
     }
 
     /// Declares an input of the graph that need not be fed: an int64 scalar with a default.
@@ -245,12 +292,12 @@ impl<'g> Scope<'g> {
         Value { graph: self.graph, id }
     }
 
-    /// The plain numbers of a dense weight, in the checkpoint's shape.
+    /// The plain numbers of a dense weight, in the checkpoint's shape and in the type of its format.
     pub fn dense(self, weight: &Weight) -> Value<'g> {
         let dtype = match weight.format {
             Format::Dense(dtype) => dtype,
             // Only tables and matrices are ever given blocks; for the rest the activations' type is the format.
-            Format::Blocks(_) => self.graph.activations,
+            Format::Blocks(_) | Format::Channels => self.graph.activations,
         };
         self.initializer(&weight.name, dtype, &weight.shape, Source::Dense { weight: weight.clone() })
     }
@@ -264,6 +311,12 @@ impl<'g> Scope<'g> {
     /// A constant integer, int64 scalar.
     pub fn int(self, value: i64) -> Value<'g> {
         self.initializer(&format!("int[{value}]"), DType::Int64, &[], Source::Ints(vec![value]))
+    }
+
+    /// A constant byte, uint8 scalar.
+    pub fn byte(self, value: u8) -> Value<'g> {
+        let source = Source::Ints(vec![i64::from(value)]);
+        self.initializer(&format!("byte[{value}]"), DType::Uint8, &[], source)
     }
 
     /// A constant number of the given float type, scalar.
@@ -312,6 +365,12 @@ impl<'g> Value<'g> {
     /// Index of the value in the graph.
     pub fn id(self) -> ValueId {
         self.id
+    }
+
+    /// The scales of a quantized input.
+    pub fn scales(self) -> Option<Self> {
+        let id = self.graph.content.borrow().scales.get(&self.id).copied()?;
+        Some(Self { id, ..self })
     }
 
     /// The scope in which an operator applied to this value is named.

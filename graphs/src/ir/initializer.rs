@@ -45,6 +45,21 @@ pub enum Source {
         /// The weight.
         weight: Weight,
     },
+    /// The packed zero points of a weight quantized in blocks, `[rows, bytes]`.
+    ZeroPoints {
+        /// The weight.
+        weight: Weight,
+    },
+    /// The numbers of a weight `[rows, columns]` quantized by row, stored as `[columns, rows]`.
+    Channels {
+        /// The weight.
+        weight: Weight,
+    },
+    /// The scales of a weight quantized by row, `[rows]`.
+    ChannelScales {
+        /// The weight.
+        weight: Weight,
+    },
     /// Cosines or sines of rotary position embedding, `[positions, head_dim / 2]`.
     Rope {
         /// Which of the two.
@@ -58,6 +73,8 @@ pub enum Source {
     Ints(Vec<i64>),
     /// One number.
     Float(f64),
+    /// Numbers.
+    Floats(Vec<f32>),
 }
 
 impl Source {
@@ -67,8 +84,11 @@ impl Source {
             Source::Dense { weight }
             | Source::Transposed { weight }
             | Source::Packed { weight }
-            | Source::Scales { weight } => Some(weight),
-            Source::Rope { .. } | Source::Ints(_) | Source::Float(_) => None,
+            | Source::Scales { weight }
+            | Source::ZeroPoints { weight }
+            | Source::Channels { weight }
+            | Source::ChannelScales { weight } => Some(weight),
+            Source::Rope { .. } | Source::Ints(_) | Source::Float(_) | Source::Floats(_) => None,
         }
     }
 }

@@ -11,4 +11,4 @@ pub mod weight;
 pub use graph::{Attribute, Content, Graph, Node, Scope, Value, ValueId};
 pub use initializer::{Initializer, RopePart, Source};
 pub use types::{DType, Dim, Shape};
-pub use weight::{Blocks, Format, Role, Weight};
+pub use weight::{Blocks, CHANNEL_LARGEST, CHANNEL_ZERO_POINT, Format, Role, Weight};

@@ -19,9 +19,13 @@ pub fn dump(content: &Content) -> String {
             Source::Transposed { weight } => format!("transposed {}", weight.name),
             Source::Packed { weight } => format!("packed {} {:?}", weight.name, weight.format),
             Source::Scales { weight } => format!("scales {}", weight.name),
+            Source::Channels { weight } => format!("channels {}", weight.name),
+            Source::ChannelScales { weight } => format!("scales of channels {}", weight.name),
+            Source::ZeroPoints { weight } => format!("zero points {}", weight.name),
             Source::Rope { part, theta, head_dim } => format!("rope {part:?} theta {theta} head_dim {head_dim}"),
             Source::Ints(values) => format!("{values:?}"),
             Source::Float(value) => format!("{value:e}"),
+            Source::Floats(values) => format!("{} numbers", values.len()),
         };
         line(&mut lines, format_args!("const  {} {}[{shape}] = {source}", content.name(*id), initializer.dtype));
     }

@@ -16,6 +16,8 @@ pub enum DType {
     Int64,
     /// 32-bit signed integer.
     Int32,
+    /// 8-bit signed integer: rows of quantized caches.
+    Int8,
     /// 8-bit unsigned integer; also the container of packed 4-bit weights.
     Uint8,
     /// One byte holding 0 or 1.
@@ -29,7 +31,7 @@ impl DType {
             DType::Float32 | DType::Int32 => 4,
             DType::Float16 => 2,
             DType::Int64 => 8,
-            DType::Uint8 | DType::Bool => 1,
+            DType::Int8 | DType::Uint8 | DType::Bool => 1,
         }
     }
 
@@ -40,6 +42,7 @@ impl DType {
             DType::Float16 => "float16",
             DType::Int64 => "int64",
             DType::Int32 => "int32",
+            DType::Int8 => "int8",
             DType::Uint8 => "uint8",
             DType::Bool => "bool",
         }

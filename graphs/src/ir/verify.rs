@@ -31,10 +31,17 @@ pub fn verify(content: &Content) -> Result<(), VerifyError> {
         }
         let length: usize = initializer.shape.iter().product();
         match &initializer.source {
-            Source::Dense { weight } | Source::Transposed { weight } if matches!(weight.format, Format::Blocks(_)) => {
+            Source::Dense { weight } | Source::Transposed { weight } if !matches!(weight.format, Format::Dense(_)) => {
                 problems.push(format!("{}: the recipe quantizes it, the dialect stores plain numbers", weight.name));
             }
             Source::Ints(values) if values.len() != length => {
+                problems.push(format!(
+                    "initializer {}: {} values for {length} places",
+                    content.name(*id),
+                    values.len()
+                ));
+            }
+            Source::Floats(values) if values.len() != length => {
                 problems.push(format!(
                     "initializer {}: {} values for {length} places",
                     content.name(*id),

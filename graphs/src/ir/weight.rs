@@ -57,21 +57,26 @@ pub enum Role {
 pub enum Format {
     /// Plain numbers.
     Dense(DType),
-    /// Symmetric blocks along the rows: unsigned numbers with an implicit zero point and one scale per block.
+    /// Blocks along the rows: unsigned numbers with one scale, and perhaps one zero point, per block.
     Blocks(Blocks),
+    /// Symmetric 8-bit numbers with one float32 scale for each row `[outputs]`, stored as `[columns, rows]`. A value is
+    /// `(q - 128) * scale`, with `q` unsigned from 1 to 255.
+    Channels,
 }
 
 /// Block quantization of a matrix `[rows, columns]`, blocks lying along the columns.
 ///
-/// A value is `(q - 2^(bits-1)) * scale`, with `q` unsigned. This is the layout of `MatMulNBits` and
+/// A value is `(q - zero_point) * scale`, with `q` unsigned. This is the layout of `MatMulNBits` and
 /// `GatherBlockQuantized` in ONNX Runtime's contrib operators: row after row, block after block, two 4-bit numbers to a
-/// byte with the first in the low half.
+/// byte with the first in the low half. Zero points are packed in the same way, each row beginning with a byte of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Blocks {
     /// 4 or 8.
     pub bits: usize,
     /// Values sharing a scale; a power of two from 16 to 256 that divides the columns.
     pub block_size: usize,
+    /// Whether every block has a zero point of its own. Without, `2^(bits-1)` stands for zero in all of them.
+    pub zero_points: bool,
     /// Element type of the scales.
     pub scales: DType,
 }
@@ -82,8 +87,19 @@ impl Blocks {
         self.block_size * self.bits / 8
     }
 
-    /// The number that stands for zero.
+    /// Bytes of the zero points of a row of `columns` values; 0 if there are none.
+    pub fn zero_point_bytes(self, columns: usize) -> usize {
+        if self.zero_points { (columns / self.block_size * self.bits).div_ceil(8) } else { 0 }
+    }
+
+    /// The number that stands for zero in blocks without a zero point of their own.
     pub fn zero_point(self) -> u8 {
         1 << (self.bits - 1)
     }
 }
+
+/// The number that stands for zero in [`Format::Channels`], and in activations quantized by row.
+pub const CHANNEL_ZERO_POINT: u8 = 128;
+
+/// Largest magnitude of a number around [`CHANNEL_ZERO_POINT`], the same on both sides.
+pub const CHANNEL_LARGEST: u8 = 127;

@@ -13,7 +13,12 @@ use crate::ops;
 /// Builds the graph of a model into `graph` and returns the contract that describes it.
 ///
 /// The contract's `precision` and the table's place in the data file are for the exporter to fill: neither shapes the graph.
-pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Result<Contract, BuildError> {
+pub fn build(
+    config: &Config,
+    dialect: &dyn Dialect,
+    extras: Extras,
+    graph: &Graph<'_>,
+) -> Result<Contract, BuildError> {
     config.validate()?;
     let refusal = config.has_attention().then(|| dialect.refuse(&config.attention_heads())).flatten();
     if let Some(reason) = refusal {
@@ -26,10 +31,16 @@ pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Resul
         Tokens { ids: root.input(inputs.input_ids.clone()), attention_mask: root.input(inputs.attention_mask.clone()) };
     let block = Block { config, dialect, tokens };
 
-    let (logits, states, table) = decoder(&block, root, &inputs.num_logits_to_keep);
+    let (logits, states, table) = decoder(&block, extras, root, &inputs.num_logits_to_keep);
     root.output(logits, outputs.logits.clone());
-    for (value, state) in &states {
-        root.output(*value, state.present.clone());
+    for Carried { present, state, .. } in &states {
+        root.output(*present, state.present.clone());
+    }
+    // Behind the states, so that these are where they are in graphs without columns.
+    for Carried { columns, state, .. } in &states {
+        if let (Some(value), Some(port)) = (columns, &state.columns) {
+            root.output(*value, port.clone());
+        }
     }
     verify(&graph.content())?;
     Ok(Contract {
@@ -50,7 +61,7 @@ pub fn build(config: &Config, dialect: &dyn Dialect, graph: &Graph<'_>) -> Resul
         weight_bytes: weight_bytes(&graph.content(), config.tied),
         inputs,
         outputs,
-        states: states.into_iter().map(|(_, state)| state).collect(),
+        states: states.into_iter().map(|carried| carried.state).collect(),
     })
 }
 
@@ -74,9 +85,27 @@ pub enum BuildError {
     Graph(#[from] VerifyError),
 }
 
-type States<'g> = Vec<(Value<'g>, contract::State)>;
+/// What a graph returns beside logits and states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Of every convolution, all columns of the run, with which the state can be cut after any token of it.
+    pub rollback: bool,
+}
 
-fn decoder<'g>(block: &Block<'g, '_>, root: Scope<'g>, keep: &Port) -> (Value<'g>, States<'g>, Weight) {
+/// A state with the values that the graph returns for it.
+struct Carried<'g> {
+    present: Value<'g>,
+    /// Of a convolution: every column of the run.
+    columns: Option<Value<'g>>,
+    state: contract::State,
+}
+
+fn decoder<'g>(
+    block: &Block<'g, '_>,
+    extras: Extras,
+    root: Scope<'g>,
+    keep: &Port,
+) -> (Value<'g>, Vec<Carried<'g>>, Weight) {
     let Block { config, dialect, tokens } = *block;
     let mut states = Vec::new();
     let (x, table) = root.within("model", |model| {
@@ -89,22 +118,23 @@ fn decoder<'g>(block: &Block<'g, '_>, root: Scope<'g>, keep: &Port) -> (Value<'g
         let mut update = None;
         for (i, &mixer) in config.layers.iter().enumerate() {
             let last = i + 1 == config.layers.len();
-            let specifications = ports::states(config, i, mixer, root.activations(), dialect.update());
-            let past: Vec<_> = specifications.iter().map(|state| root.input(state.past.clone())).collect();
+            let mut specifications = ports::states(config, i, mixer, root.activations(), dialect.update(), extras);
+            let past: Vec<_> = specifications.iter_mut().map(|state| past(config, root, state)).collect();
             (stream, update) = model.within(format_args!("layers.{i}"), |layer| {
                 let x;
                 (stream, x) = enter(block, layer, "operator_norm", stream, update);
-                let (mut mixed, present) = match mixer {
+                let (mut mixed, returned) = match mixer {
                     Mixer::ShortConv => layer.within("conv", |at| {
-                        let (y, present) = short_conv(block, at, x, past[0]);
-                        (y, vec![present])
+                        let convolved = short_conv(block, at, x, past[0]);
+                        (convolved.y, vec![(convolved.present, Some(convolved.columns))])
                     }),
                     Mixer::Attention => layer.within("self_attn", |at| {
                         let (y, present) = attention(block, at, x, [past[0], past[1]]);
-                        (y, present.to_vec())
+                        (y, present.map(|present| (present, None)).to_vec())
                     }),
                 };
-                states.extend(present.into_iter().zip(specifications));
+                let returned = returned.into_iter().zip(specifications);
+                states.extend(returned.map(|((present, columns), state)| Carried { present, columns, state }));
                 if last {
                     // What follows works on each position alone: only the positions that get logits go on.
                     let start = layer.once("logits_start", |at| kept_from(at, keep));
@@ -124,6 +154,18 @@ fn decoder<'g>(block: &Block<'g, '_>, root: Scope<'g>, keep: &Port) -> (Value<'g
         if at.activations() == DType::Float32 { logits } else { logits.cast(DType::Float32) }
     });
     (logits, states, table)
+}
+
+/// Declares the input of a state. A cache that is to be quantized becomes one of int8, with its scales.
+fn past<'g>(config: &Config, root: Scope<'g>, state: &mut contract::State) -> Value<'g> {
+    match root.graph().cache_scales(&state.present.name).filter(|_| state.kind.grows()) {
+        None => root.input(state.past.clone()),
+        Some(scales) => {
+            state.past.dtype = DType::Int8;
+            state.present.dtype = DType::Int8;
+            root.quantized_input(state.past.clone(), scales, &[1, config.kv_heads, 1, config.head_dim])
+        }
+    }
 }
 
 /// Adds the previous block's update to the residual stream and normalises it, in one step, because some providers fuse the two.
@@ -168,14 +210,16 @@ fn weight_bytes(content: &Content, tied: bool) -> u64 {
 
 fn describe(table: &Weight) -> Table {
     let location = |name: String| Location { name, file: String::new(), offset: 0, length: 0 };
-    let (format, values, scales) = match table.format {
-        Format::Dense(dtype) => (TableFormat::Dense { dtype }, table.name.clone(), None),
+    let (format, values, scales, zero_points) = match table.format {
+        Format::Dense(dtype) => (TableFormat::Dense { dtype }, table.name.clone(), None, None),
+        // Refused before this is asked for: no lowering looks up rows in such a table.
+        Format::Channels => (TableFormat::Dense { dtype: DType::Float32 }, table.name.clone(), None, None),
         Format::Blocks(blocks) => (
             TableFormat::Blocks { bits: blocks.bits, block_size: blocks.block_size, scales: blocks.scales },
             format!("{}.rows", table.name),
             Some(location(format!("{}.scales", table.name))),
+            blocks.zero_points.then(|| location(format!("{}.zero_points", table.name))),
         ),
     };
-    let zero_points = None;
     Table { rows: table.rows(), columns: table.columns(), format, values: location(values), scales, zero_points }
 }

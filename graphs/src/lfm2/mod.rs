@@ -9,7 +9,7 @@ mod short_conv;
 
 pub use attention::attention;
 pub use config::{Config, ConfigError, Mixer};
-pub use decoder::{BuildError, build};
+pub use decoder::{BuildError, Extras, build};
 pub use feed_forward::feed_forward;
 pub use short_conv::short_conv;
 

@@ -1,6 +1,6 @@
 //! Names, types and shapes of the graph's ports: the names that transformers.js and onnxruntime-genai know.
 
-use super::{Config, Mixer};
+use super::{Config, Extras, Mixer};
 use crate::contract::{Inputs, Outputs, Port, State, StateKind, Update};
 use crate::ir::graph::port;
 use crate::ir::{DType, Dim};
@@ -23,10 +23,18 @@ pub(super) fn outputs(config: &Config) -> Outputs {
 }
 
 /// The states of layer `layer`: one of a convolution, keys and values of an attention.
-pub(super) fn states(config: &Config, layer: usize, mixer: Mixer, dtype: DType, update: Update) -> Vec<State> {
+pub(super) fn states(
+    config: &Config,
+    layer: usize,
+    mixer: Mixer,
+    dtype: DType,
+    update: Update,
+    extras: Extras,
+) -> Vec<State> {
     match mixer {
         Mixer::ShortConv => {
             let shape = vec![Dim::symbol("batch_size"), config.hidden_size.into(), (config.conv_width - 1).into()];
+            let columns = vec![Dim::symbol("batch_size"), Dim::symbol("sequence_length"), config.hidden_size.into()];
             vec![State {
                 layer,
                 kind: StateKind::Conv,
@@ -34,7 +42,7 @@ pub(super) fn states(config: &Config, layer: usize, mixer: Mixer, dtype: DType, 
                 update: Update::InPlace,
                 past: port(format!("past_conv.{layer}"), dtype, shape.clone()),
                 present: port(format!("present_conv.{layer}"), dtype, shape),
-                columns: None,
+                columns: extras.rollback.then(|| port(format!("conv_columns.{layer}"), dtype, columns)),
             }]
         }
         Mixer::Attention => [(StateKind::Key, "key"), (StateKind::Value, "value")]

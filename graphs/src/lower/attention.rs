@@ -50,7 +50,7 @@ pub const GROUP_QUERY_HEAD_STEP: usize = 16;
 /// The fused kernel. It rotates, appends to the cache and attends; the CPU provider refuses to take the norms as well.
 pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -> Attended<'g> {
     let padded = padding == Padding::Left;
-    let inputs = [
+    let mut inputs = vec![
         Some(head_norm(at, op.query, op.query_norm, op.heads.heads, &op)),
         Some(head_norm(at, op.key, op.key_norm, op.heads.kv_heads, &op)),
         Some(op.value),
@@ -63,15 +63,28 @@ pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -
         // Position ids: the kernel ignores them on a first prompt, so that feeding them would make chunks disagree.
         None,
         padded.then(|| attention_bias(at, op.tokens)),
+        // No head has a sink.
+        None,
+        op.past_key.scales(),
+        op.past_value.scales(),
     ];
-    let used = if padded { inputs.len() } else { 9 };
-    let attributes = [
+    let mut attributes = vec![
         ("num_heads", Attribute::Int(op.heads.heads as i64)),
         ("kv_num_heads", Attribute::Int(op.heads.kv_heads as i64)),
         ("scale", Attribute::Float((op.heads.head_dim as f64).powf(-0.5) as f32)),
         ("do_rotary", Attribute::Int(1)),
     ];
-    let [context, present_key, present_value] = at.call(&ops::GROUP_QUERY_ATTENTION, &inputs[..used], &attributes);
+    if op.past_key.scales().is_some() {
+        attributes.extend([
+            ("k_quant_type", Attribute::Text("PER_CHANNEL")),
+            ("v_quant_type", Attribute::Text("PER_CHANNEL")),
+            ("kv_cache_bit_width", Attribute::Int(8)),
+        ]);
+    }
+    while inputs.last().is_some_and(Option::is_none) {
+        inputs.pop();
+    }
+    let [context, present_key, present_value] = at.call(&ops::GROUP_QUERY_ATTENTION, &inputs, &attributes);
     Attended { context, present_key, present_value }
 }
 

@@ -10,14 +10,14 @@ use crate::ops;
 /// Past columns in front, an ordinary convolution, and the last columns kept: one rule for prompts, chunks and single tokens.
 pub fn window<'g>(at: Scope<'g>, op: CausalConv<'g, '_>) -> Convolved<'g> {
     let [channels, width] = [op.kernel.rows() as i64, op.kernel.columns() as i64];
-    let x = (op.x * mask_of_run(at, op.tokens)).transpose(&[0, 2, 1]);
-    let columns = concat(&[op.past, x], 2);
+    let x = op.x * mask_of_run(at, op.tokens);
+    let columns = concat(&[op.past, x.transpose(&[0, 2, 1])], 2);
     let mut inputs = vec![columns, at.dense(op.kernel)];
     inputs.extend(op.bias.map(|bias| at.dense(bias)));
     let attributes = [("group", Attribute::Int(channels)), ("kernel_shape", Attribute::Ints(vec![width]))];
     let y = at.op(&ops::CONV, &inputs, &attributes).transpose(&[0, 2, 1]);
     let present = columns.slice(at.ints(&[1 - width]), at.ints(&[i64::MAX]), 2);
-    Convolved { y, present }
+    Convolved { y, present, columns: x }
 }
 
 /// The fused kernel with channels last, so that the activations are never transposed; only the small state is.
@@ -31,5 +31,5 @@ pub fn stateful<'g>(at: Scope<'g>, op: CausalConv<'g, '_>, padding: Padding) -> 
     let attributes =
         [("ndim", Attribute::Int(1)), ("activation", Attribute::Text("none")), ("channels_last", Attribute::Int(1))];
     let [y, present] = at.call(&ops::CAUSAL_CONV_WITH_STATE, &inputs, &attributes);
-    Convolved { y, present: swap(present) }
+    Convolved { y, present: swap(present), columns: x }
 }

@@ -5,7 +5,8 @@ use crate::ops;
 
 /// Rows of a table of plain numbers.
 pub fn gather<'g>(at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {
-    at.op(&ops::GATHER, &[at.dense(table), ids], &[("axis", Attribute::Int(0))])
+    let rows = at.op(&ops::GATHER, &[at.dense(table), ids], &[("axis", Attribute::Int(0))]);
+    super::linear::widened(at, rows, table)
 }
 
 /// Rows of a quantized table, multiplied out as they are looked up.
@@ -21,11 +22,13 @@ pub fn gather_quantized<'g>(at: Scope<'g>, table: &Weight, blocks: Blocks, ids: 
         Source::Packed { weight: table.clone() },
     );
     let scales = super::linear::scales(at, table, blocks);
+    let mut inputs = vec![packed, ids, scales];
+    inputs.extend(super::linear::zero_points(at, table, blocks));
     let attributes = [
         ("bits", Attribute::Int(blocks.bits as i64)),
         ("block_size", Attribute::Int(blocks.block_size as i64)),
         ("gather_axis", Attribute::Int(0)),
         ("quantize_axis", Attribute::Int(1)),
     ];
-    at.op(&ops::GATHER_BLOCK_QUANTIZED, &[packed, ids, scales], &attributes)
+    at.op(&ops::GATHER_BLOCK_QUANTIZED, &inputs, &attributes)
 }

@@ -1,7 +1,7 @@
 //! Projections: x W^T + bias.
 
 use crate::ir::algebra::concat;
-use crate::ir::{Attribute, Blocks, DType, Role, Scope, Source, Value, Weight};
+use crate::ir::{Attribute, Blocks, DType, Format, Role, Scope, Source, Value, Weight};
 use crate::ops;
 
 /// A product with plain numbers.
@@ -14,13 +14,9 @@ pub fn dense<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Wei
         Role::Matrix | Role::Kernel | Role::Vector => {
             let [rows, columns] = [weight.rows(), weight.columns()];
             let name = format!("{}.transposed", weight.name);
-            let matrix = at.initializer(
-                &name,
-                at.activations(),
-                &[columns, rows],
-                Source::Transposed { weight: weight.clone() },
-            );
-            at.op(&ops::MATMUL, &[x, matrix], &[])
+            let source = Source::Transposed { weight: weight.clone() };
+            let matrix = at.initializer(&name, stored_type(at, weight), &[columns, rows], source);
+            at.op(&ops::MATMUL, &[x, widened(at, matrix, weight)], &[])
         }
     };
     add_bias(at, product, bias)
@@ -29,9 +25,22 @@ pub fn dense<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Wei
 /// `Gemm` takes matrices only, so that batch and sequence are merged around it.
 fn gemm<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight) -> Value<'g> {
     let rows = x.reshape(&[-1, weight.columns() as i64]);
-    let product = at.op(&ops::GEMM, &[rows, at.dense(weight)], &[("transB", Attribute::Int(1))]);
+    let product = at.op(&ops::GEMM, &[rows, widened(at, at.dense(weight), weight)], &[("transB", Attribute::Int(1))]);
     let shape = concat(&[x.size(0), x.size(1), at.ints(&[weight.rows() as i64])], 0);
     at.op(&ops::RESHAPE, &[product, shape], &[])
+}
+
+/// The element type that the weight has in the file.
+fn stored_type(at: Scope<'_>, weight: &Weight) -> DType {
+    match weight.format {
+        Format::Dense(dtype) => dtype,
+        Format::Blocks(_) | Format::Channels => at.activations(),
+    }
+}
+
+/// Plain numbers, or rows of them, in the type of the activations. Runtimes convert weights when they load them.
+pub(super) fn widened<'g>(at: Scope<'g>, numbers: Value<'g>, weight: &Weight) -> Value<'g> {
+    if stored_type(at, weight) == at.activations() { numbers } else { numbers.cast(at.activations()) }
 }
 
 /// A product with a matrix quantized in blocks. `accuracy_level` 4 lets the kernel quantize the activations to 8 bits as well,
@@ -51,7 +60,9 @@ pub fn nbits<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, blocks: Blocks, b
         ("block_size", Attribute::Int(blocks.block_size as i64)),
         ("accuracy_level", Attribute::Int(4)),
     ];
-    let product = at.op(&ops::MATMUL_NBITS, &[x, packed, scales(at, weight, blocks)], &attributes);
+    let mut inputs = vec![x, packed, scales(at, weight, blocks)];
+    inputs.extend(zero_points(at, weight, blocks));
+    let product = at.op(&ops::MATMUL_NBITS, &inputs, &attributes);
     add_bias(at, product, bias)
 }
 
@@ -61,7 +72,16 @@ pub(super) fn scales<'g>(at: Scope<'g>, weight: &Weight, blocks: Blocks) -> Valu
     at.initializer(&format!("{}.scales", weight.name), blocks.scales, &shape, Source::Scales { weight: weight.clone() })
 }
 
-fn add_bias<'g>(at: Scope<'g>, product: Value<'g>, bias: Option<&Weight>) -> Value<'g> {
+/// The packed zero points, `[rows, bytes]`, if the blocks have any.
+pub(super) fn zero_points<'g>(at: Scope<'g>, weight: &Weight, blocks: Blocks) -> Option<Value<'g>> {
+    let shape = [weight.rows(), blocks.zero_point_bytes(weight.columns())];
+    let source = Source::ZeroPoints { weight: weight.clone() };
+    let name = format!("{}.zero_points", weight.name);
+    blocks.zero_points.then(|| at.initializer(&name, DType::Uint8, &shape, source))
+}
+
+/// Adds the bias, if there is one.
+pub(super) fn add_bias<'g>(at: Scope<'g>, product: Value<'g>, bias: Option<&Weight>) -> Value<'g> {
     match bias {
         Some(bias) => product + at.dense(bias),
         None => product,

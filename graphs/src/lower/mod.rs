@@ -4,5 +4,7 @@ pub mod attention;
 pub mod conv;
 pub mod embed;
 pub mod linear;
+pub mod linear_channels;
 pub mod norm;
+pub mod observe;
 mod tokens;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::bench::BenchArgs;
+use super::{bench::BenchArgs, calibrate::CalibrateArgs, eval::EvalArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,18 +17,23 @@ Examples:
       The prompt from standard input, the package in the current folder.
   lfm2-host --raw --prompt \"Once upon a time\" --max-new-tokens 50 --temperature 0.8 --seed 7
       Continue a text, without the chat format.
+  lfm2-host --speculate 8 < document-with-question.txt
+      Guess from the text what comes next: less runs of the model for the same answer.
   lfm2-host --prompt \"Name the capital of Japan.\" --json | jq .timings
       Text, token ids, finish reason and timings as JSON.
   lfm2-host bench --model lfm2.onnx -p 512 -n 64 -d 0,512
       Speed of prefill and decoding, memory and latencies; `lfm2-host bench --help` says more.
+  lfm2-host eval --model q4.onnx --reference fp32.onnx --text dialogues.jsonl
+      How far a quantized model is from the exact one; `lfm2-host eval --help` has more.
 
 Exit status:
-  0 if there is an answer, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
+  0 if all went well, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
 Only answers go to standard output, everything else to standard error. RUST_LOG selects what is logged there.";
 
 /// Runs LFM2 packages through ONNX Runtime: a chat on the terminal, or one answer.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "lfm2-host", version, after_help = EXAMPLES, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(name = "lfm2-host", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
@@ -68,10 +73,12 @@ pub(super) struct Args {
     pub(super) quiet: bool,
 }
 
-/// What the program does instead of a chat or an answer.
+/// Everything but chats and answers.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum Command {
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
+    Eval(EvalArgs),
+    Calibrate(CalibrateArgs),
 }
 
 /// How tokens are chosen, and when to end.
@@ -123,9 +130,25 @@ pub(super) struct RuntimeArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) threads: Option<String>,
 
+    /// Save energy: half of the threads unless --threads is given, and none waits actively; slower
+    #[arg(long)]
+    pub(super) battery: bool,
+
+    /// Load with less memory at once; slower to load, and as fast afterwards
+    #[arg(long)]
+    pub(super) low_memory: bool,
+
     /// Tokens that prompt and answer may have together, at most what the package allows
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) max_context: Option<String>,
+
+    /// Guess up to N tokens for each run from earlier text and verify them at once: faster where text repeats itself; needs
+    /// a package of `lfm2-export --rollback`
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) speculate: Option<String>,
+    /// What runs long prompts: auto takes the package's graph for prompts if it has one, int8 insists on it, same does without
+    #[arg(long, value_name = "GRAPH", default_value = "auto")]
+    pub(super) prefill: String,
 
     /// The ONNX Runtime library; without it, the usual places are searched
     #[arg(long, value_name = "FILE")]

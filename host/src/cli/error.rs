@@ -112,6 +112,17 @@ impl Problems {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Fails if there are problems; those that were found twice are told once.
+    pub(super) fn distinct(mut self) -> Result<(), Self> {
+        let mut known = Vec::new();
+        self.0.retain(|problem| {
+            let new = !known.contains(problem);
+            known.push(problem.clone());
+            new
+        });
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
 }
 
 impl Error for Problems {}

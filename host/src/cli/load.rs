@@ -1,7 +1,10 @@
 //! From a path to an engine that is ready to answer.
 
+use lfm2_graphs::contract::Purpose;
 use std::{
+    panic,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,11 +12,11 @@ use super::{CliError, report::Origin, settings::LoadSettings};
 use crate::{
     cancel::Cancel,
     chat::ChatTemplate,
-    decoder::OrtDecoder,
+    decoder::{Companion, OrtDecoder},
     engine::{Engine, EngineError},
     generation::{GenerationDefaults, Overrides},
     package::Package,
-    provider::{self, SessionOptions},
+    provider,
     runtime::Runtime,
     session::Session,
     text::Tokenizer,
@@ -35,37 +38,63 @@ pub(super) fn load(
     cancel: &Cancel,
 ) -> Result<Loaded, CliError> {
     let start = Instant::now();
-    let package = Package::open(&settings.model).map_err(CliError::failed)?;
-    if settings.verify {
-        package.verify().map_err(CliError::failed)?;
-        tracing::info!(folder = %package.folder().display(), "all files are as the manifest says");
-    }
+    let package = open(settings, Purpose::General)?;
     let folder = package.folder();
     let defaults = GenerationDefaults::load(folder).map_err(CliError::failed)?;
     // Every answer resolves them again, for a seed of its own; what is wrong with them should be known before the loading.
     defaults.resolve(overrides).map_err(CliError::failed)?;
-    let tokenizer = Tokenizer::load(folder).map_err(CliError::failed)?;
+    // A tokenizer of LFM2's size takes about as long as ONNX Runtime needs to read the graph, which one thread does.
+    let tokenizer = thread::spawn({
+        let folder = folder.to_owned();
+        move || Tokenizer::load(&folder)
+    });
     let template = if chat { ChatTemplate::load(folder).map_err(CliError::failed)? } else { None };
     if chat && template.is_none() {
         return Err(CliError::failed(EngineError::NoTemplate));
     }
 
-    let provider = provider::named(settings.provider).map_err(CliError::failed)?;
-    let runtime = Runtime::load(settings.library.as_deref()).map_err(CliError::failed)?;
-    tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
-    let options = SessionOptions { threads: settings.threads.map(usize::from), ..SessionOptions::default() };
-    let session = Session::new(runtime, &package, provider, &options).map_err(CliError::failed)?;
-    let mut decoder = OrtDecoder::new(session, settings.max_context.map(usize::from)).map_err(CliError::failed)?;
-    decoder.set_cancel(cancel.clone());
-    let engine = Engine::new(decoder, tokenizer, template);
+    let decoder = decoder(settings, &package, cancel);
+    let tokenizer = tokenizer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)).map_err(CliError::failed)?;
+    let mut engine = Engine::new(decoder?, tokenizer, template);
+    engine.speculate(settings.speculate.map_or(0, usize::from)).map_err(CliError::failed)?;
 
     let contract = package.contract();
     let origin = Origin {
         model: package.graph().display().to_string(),
         precision: contract.precision.clone(),
-        provider: provider.name().to_owned(),
+        provider: settings.provider.to_owned(),
     };
     Ok(Loaded { engine, defaults, origin, time: start.elapsed() })
+}
+
+/// Opens the package, which must be for `purpose`, and verifies it if that is wanted.
+pub(super) fn open(settings: &LoadSettings, purpose: Purpose) -> Result<Package, CliError> {
+    let package = Package::open(&settings.model).map_err(CliError::failed)?;
+    package.require(purpose).map_err(CliError::failed)?;
+    if settings.verify {
+        let prefill = package.prefill(settings.prefill).map_err(CliError::failed)?;
+        [&package].into_iter().chain(&prefill).try_for_each(Package::verify).map_err(CliError::failed)?;
+        tracing::info!(folder = %package.folder().display(), "all files are as the manifest says");
+    }
+    Ok(package)
+}
+
+/// Loads the graph of the package, and its companion for prompts when that is needed.
+pub(super) fn decoder(settings: &LoadSettings, package: &Package, cancel: &Cancel) -> Result<OrtDecoder, CliError> {
+    // What is missing should be known before the loading.
+    let prefill = package.prefill(settings.prefill).map_err(CliError::failed)?;
+    let provider = provider::named(settings.provider).map_err(CliError::failed)?;
+    let runtime = Runtime::load(settings.library.as_deref()).map_err(CliError::failed)?;
+    tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
+    let options = settings.session;
+    let session = Session::new(runtime, package, provider, &options).map_err(CliError::failed)?;
+    let mut decoder = OrtDecoder::new(session, settings.max_context.map(usize::from)).map_err(CliError::failed)?;
+    decoder.set_cancel(cancel.clone());
+    if let Some(prefill) = prefill {
+        let load = move || Session::new(runtime, &prefill, provider, &options);
+        decoder.set_companion(Companion::new(settings.prefill, load));
+    }
+    Ok(decoder)
 }
 
 /// The file name of a path, or all of it if it has none.

@@ -4,14 +4,17 @@
 mod answer;
 mod args;
 mod bench;
+mod calibrate;
 mod chat;
 mod error;
+mod eval;
 mod interrupt;
 mod load;
 mod report;
 mod settings;
 mod sink;
 mod terminal;
+mod text;
 
 use std::{
     env,
@@ -55,13 +58,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<Exit, CliError> {
+fn run(mut args: Args) -> Result<Exit, CliError> {
     log_to_stderr(args.verbose, args.quiet)?;
-    if let Some(command) = &args.command {
-        return match command {
-            Command::Bench(bench) => bench::bench(bench, args.verbose, args.quiet),
-        };
+    match args.command.take() {
+        Some(Command::Bench(bench)) => bench::bench(&bench, args.verbose, args.quiet),
+        Some(Command::Eval(eval)) => eval::eval(eval, args.quiet),
+        Some(Command::Calibrate(calibrate)) => calibrate::run(calibrate, args.quiet),
+        None => converse(args),
     }
+}
+
+/// A chat or one answer.
+fn converse(args: Args) -> Result<Exit, CliError> {
     let terminals = Terminals { input: io::stdin().is_terminal(), output: io::stdout().is_terminal() };
     let quiet = args.quiet;
     let settings = Settings::resolve(args, terminals)?;

@@ -41,6 +41,9 @@ struct TimingReport {
     prefill_tokens_per_second: Option<f64>,
     first_token_ms: Option<f64>,
     decode_tokens: usize,
+    decode_runs: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     decode_ms: f64,
     decode_tokens_per_second: Option<f64>,
     run_ms: f64,
@@ -69,6 +72,9 @@ impl<'a> Report<'a> {
                 prefill_tokens_per_second: timings.prefill_rate(),
                 first_token_ms: first_token(answer),
                 decode_tokens: timings.decode_tokens,
+                decode_runs: timings.decode_runs,
+                drafted_tokens: timings.drafted_tokens,
+                accepted_tokens: timings.accepted_tokens,
                 decode_ms: milliseconds(timings.decode),
                 decode_tokens_per_second: timings.decode_rate(),
                 run_ms: milliseconds(timings.run),
@@ -80,7 +86,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The same facts in three lines.
+/// The same facts in a few lines.
 pub(super) fn statistics(answer: &Answer) -> String {
     let Timings { prefill_tokens, reused_tokens, decode_tokens, .. } = answer.timings;
     let timings = &answer.timings;
@@ -105,6 +111,10 @@ pub(super) fn statistics(answer: &Answer) -> String {
             share(timings.output),
             share(timings.host()),
         );
+    }
+    if timings.drafted_tokens > 0 {
+        let Timings { decode_runs, drafted_tokens, accepted_tokens, .. } = timings;
+        text += &format!("\ndrafts: {accepted_tokens} of {drafted_tokens} tokens were right; {decode_runs} runs");
     }
     text + &format!("\nfinish: {}; seed: {}", answer.finish_reason.name(), answer.seed)
 }

@@ -6,12 +6,19 @@ use clap::CommandFactory;
 
 use super::{
     Problems,
-    args::{Args, GenerationArgs},
+    args::{Args, GenerationArgs, RuntimeArgs},
 };
-use crate::{generation::Overrides, provider};
+use crate::{
+    generation::Overrides,
+    package::Prefill,
+    provider::{self, Prepack, SessionOptions},
+};
 
 /// Every thread needs memory and starts at once, and the runtime takes the low 32 bits of any larger number.
 pub(super) const MOST_THREADS: usize = 1024;
+
+/// Each token of a draft needs logits of its own, and more than this many pay nowhere.
+const LONGEST_DRAFT: usize = 64;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -28,8 +35,12 @@ pub(super) struct LoadSettings {
     pub(super) model: PathBuf,
     /// Name of a provider that there is.
     pub(super) provider: &'static str,
-    pub(super) threads: Option<NonZeroUsize>,
+    /// Threads, spinning and packing.
+    pub(super) session: SessionOptions,
     pub(super) max_context: Option<NonZeroUsize>,
+    /// Most tokens in a draft.
+    pub(super) speculate: Option<NonZeroUsize>,
+    pub(super) prefill: Prefill,
     pub(super) library: Option<PathBuf>,
     pub(super) verify: bool,
 }
@@ -64,30 +75,46 @@ impl Settings {
         no_flags_as_texts(&args, &mut problems);
         let task = task(&args, terminals, &mut problems);
         let overrides = overrides(args.generation, &mut problems);
-        let provider = provider::named(&args.runtime.ep)
+        let load = LoadSettings::resolve(args.model, args.runtime, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self { task, system: args.system, overrides, load })
+    }
+}
+
+impl LoadSettings {
+    /// Checks where and how the package at `model` is to run. What is returned counts only if there is no problem.
+    pub(super) fn resolve(model: PathBuf, args: RuntimeArgs, problems: &mut Problems) -> Self {
+        let provider = provider::named(&args.ep)
             .map_err(|error| problems.say(error))
             .map(|provider| provider.name())
             .unwrap_or_default();
         let threads = problems.number(
             "--threads",
-            args.runtime.threads,
+            args.threads,
             format!("a whole number from 1 to {MOST_THREADS}"),
             |threads: &NonZeroUsize| threads.get() <= MOST_THREADS,
         );
-        let max_context =
-            problems.number("--max-context", args.runtime.max_context, "a whole number of at least 1", |_| true);
-        if !problems.is_empty() {
-            return Err(problems);
+        let max_context = problems.number("--max-context", args.max_context, "a whole number of at least 1", |_| true);
+        let speculate = problems.number(
+            "--speculate",
+            args.speculate,
+            format!("a whole number from 1 to {LONGEST_DRAFT}"),
+            |tokens: &NonZeroUsize| tokens.get() <= LONGEST_DRAFT,
+        );
+        let prefill = Prefill::named(&args.prefill);
+        if prefill.is_none() {
+            problems.add("--prefill", format!("{:?} is not one of auto, int8 and same", args.prefill));
         }
-        let load = LoadSettings {
-            model: args.model,
-            provider,
-            threads,
-            max_context,
-            library: args.runtime.ort_lib,
-            verify: args.runtime.verify,
+        let prefill = prefill.unwrap_or_default();
+        let usual = if args.battery { SessionOptions::battery() } else { SessionOptions::default() };
+        let session = SessionOptions {
+            threads: threads.map(usize::from).or(usual.threads),
+            prepack: if args.low_memory { Prepack::Frugal } else { usual.prepack },
+            ..usual
         };
-        Ok(Self { task, system: args.system, overrides, load })
+        Self { model, provider, session, max_context, speculate, prefill, library: args.ort_lib, verify: args.verify }
     }
 }
 
@@ -218,6 +245,8 @@ mod tests {
             "- b",
             "--threads=3",
             "--max-context=64",
+            "--speculate=8",
+            "--prefill=same",
             "--ep=cpu",
             "--verify",
         ];
@@ -227,9 +256,13 @@ mod tests {
         assert_eq!((temperature, top_k, top_p, min_p), (Some(0.5), Some(7), Some(0.9), Some(0.1)));
         assert_eq!((repetition_penalty, seed, max_new_tokens), (Some(1.2), Some(42), Some(9)));
         assert_eq!(stop, ["a", "- b"]);
-        assert_eq!(settings.load.threads.map(NonZeroUsize::get), Some(3));
+        let SessionOptions { threads, spinning, prepack } = settings.load.session;
+        assert_eq!((threads, spinning, prepack), (Some(3), true, Prepack::Parallel));
         assert_eq!(settings.load.max_context.map(NonZeroUsize::get), Some(64));
+        assert_eq!(settings.load.speculate.map(NonZeroUsize::get), Some(8));
         assert!(settings.load.verify);
+        assert_eq!(settings.load.prefill, Prefill::Same);
+        assert_eq!(resolve(&["-p", "x"], PIPES).unwrap().load.prefill, Prefill::Auto);
     }
 
     #[test]
@@ -244,6 +277,16 @@ mod tests {
                 resolve(&["-p", "x", flag, text][usize::from(flag == "--prompt") * 2..], PIPES).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn energy_and_memory_can_be_saved() {
+        let session = |arguments: &[&str]| resolve(&[&["-p", "x"], arguments].concat(), PIPES).unwrap().load.session;
+        let battery = session(&["--battery"]);
+        assert_eq!((battery.threads, battery.spinning), (SessionOptions::battery().threads, false));
+        assert_eq!(session(&["--battery", "--threads=3"]).threads, Some(3));
+        assert_eq!(session(&["--low-memory"]).prepack, Prepack::Frugal);
+        assert_eq!(session(&["--low-memory"]).threads, None);
     }
 
     #[test]
@@ -268,7 +311,9 @@ mod tests {
             "--stop=",
             "--threads=0",
             "--max-context=many",
+            "--speculate=65",
             "--ep=tpu",
+            "--prefill=int4",
             "--prompt=",
             "--raw",
             "--system=x",

@@ -2,14 +2,17 @@
 //!
 //! Everything above it (engine, sampling, stop rules) is tested with a scripted [`Decoder`] and knows no ONNX Runtime.
 
+mod companion;
+mod graph;
 mod ort;
 mod settings;
 
 use std::error::Error;
 use std::time::Duration;
 
-use ndarray::ArrayView1;
+use ndarray::{ArrayView1, ArrayView2};
 
+pub use self::companion::{Companion, LOADED_FROM, USED_FROM};
 pub use self::ort::OrtDecoder;
 pub use self::settings::DecoderSettings;
 pub use crate::state::StateValues;
@@ -23,6 +26,26 @@ pub trait Decoder {
     /// and the state is as before. On [`DecoderError::Cancelled`] some of the tokens were run, or the state was lost and is empty, as
     /// [`Decoder::len`] tells. After [`DecoderError::Run`] the state is undefined until [`Decoder::reset`].
     fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError>;
+
+    /// Whether [`Decoder::verify`] and [`Decoder::truncate`] work: whether tokens can be taken back. Otherwise they fail with
+    /// [`DecoderError::NoRollback`].
+    fn can_rollback(&self) -> bool {
+        false
+    }
+
+    /// As [`Decoder::step`], but returns the logits of every token, `[tokens, vocab_size]`, and until the next step or
+    /// verification [`Decoder::truncate`] can take tokens back. Meant for a few tokens: they are run at once, and a request to
+    /// stop waits for them.
+    fn verify(&mut self, _tokens: &[u32]) -> Result<ArrayView2<'_, f32>, DecoderError> {
+        Err(DecoderError::NoRollback)
+    }
+
+    /// Forgets all tokens after the first `len`. All of them must come from the last [`Decoder::verify`]; otherwise that is
+    /// [`DecoderError::NotCuttable`], and nothing changes. After [`DecoderError::Run`] the state is undefined until
+    /// [`Decoder::reset`].
+    fn truncate(&mut self, _len: usize) -> Result<(), DecoderError> {
+        Err(DecoderError::NoRollback)
+    }
 
     /// Forgets all tokens. Buffers are kept.
     fn reset(&mut self);
@@ -94,6 +117,21 @@ pub enum DecoderError {
     /// There is no marked state to go back to.
     #[error("no state is marked to go back to; mark one after the last reset")]
     NotMarked,
+    /// A graph whose state cannot be cut.
+    #[error(
+        "tokens cannot be taken back with this package, which --speculate needs; export the model with `lfm2-export --rollback`"
+    )]
+    NoRollback,
+    /// Tokens to be taken back that the last run did not verify.
+    #[error("the state of {held} tokens cannot be cut after {asked}, only after {least} or more")]
+    NotCuttable {
+        /// Tokens that the state holds.
+        held: usize,
+        /// Tokens that were to stay.
+        asked: usize,
+        /// Fewest tokens that can stay.
+        least: usize,
+    },
     /// Stopped on request, in a long prompt.
     #[error("stopped on request")]
     Cancelled,

@@ -1,20 +1,25 @@
 //! Steps through ONNX Runtime.
 
+mod statistics;
+
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use lfm2_graphs::contract::Contract;
-use ndarray::{Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use ort::memory::Allocator;
 use std::sync::Arc;
 
-use ort::session::{IoBinding, RunOptions};
-use ort::value::{DynValue, Shape, Tensor};
+use ort::session::RunOptions;
+use ort::value::{DynValue, Tensor};
 
+use super::companion::Companion;
+use super::graph::{Graph, Logits};
 use super::{Decoder, DecoderError, Rewind};
 use crate::cancel::Cancel;
 use crate::session::Session;
-use crate::state::{Growth, State, StateError, StateValues, cpu};
+use crate::state::{Growth, State, StateError, StateValues};
+use statistics::Statistics;
 
 /// Tokens of a long prompt that are run at once, unless set otherwise.
 const CHUNK: usize = 512;
@@ -27,15 +32,15 @@ const BLOCK: usize = 512;
 /// Inputs, outputs and states are bound once. A decode step writes its token into the bound input and binds a longer mask;
 /// caches are replaced only when they grow.
 pub struct OrtDecoder {
-    session: Session,
-    binding: IoBinding,
+    general: Graph,
+    /// Runs prompts in the place of the general graph.
+    companion: Option<Companion>,
     state: State,
-    ids: Tensor<i64>,
-    logits_to_keep: Tensor<i64>,
     /// Logits of the last token.
     logits: Tensor<f32>,
-    /// What the logits are bound for.
-    bound: Logits,
+    /// Logits of every token of the last verification, `[1, tokens, vocab_size]`.
+    rows: Option<DynValue>,
+    statistics: Statistics,
     context_length: usize,
     chunk: usize,
     cancel: Cancel,
@@ -59,29 +64,34 @@ impl OrtDecoder {
 
     fn assemble(session: Session, context_length: usize) -> Result<Self, StateError> {
         let contract = session.contract();
-        let allocator = Allocator::default();
         let growth = Growth { block: BLOCK, limit: context_length };
-        let mut decoder = Self {
-            binding: session.inner.create_binding()?,
-            state: State::new(&contract.states, growth)?,
-            ids: Tensor::new(&allocator, [1_usize, 1])?,
-            logits_to_keep: Tensor::new(&allocator, Shape::default())?,
-            logits: Tensor::new(&allocator, [1, 1, contract.vocab_size])?,
-            bound: Logits::Last,
+        let state = State::new(&contract.states, growth)?;
+        let mut logits = Tensor::new(&Allocator::default(), [1, 1, contract.vocab_size])?;
+        let mut general = Graph::new(session, 0, &mut logits)?;
+        Ok(Self {
+            statistics: Statistics::new(&mut general)?,
+            general,
+            companion: None,
+            state,
+            logits,
+            rows: None,
             context_length,
             chunk: CHUNK,
             cancel: Cancel::new(),
             options: Arc::new(RunOptions::new()?),
             run_time: Duration::ZERO,
             failed: false,
-            session,
-        };
-        decoder.logits_to_keep.extract_tensor_mut().1.fill(1);
-        let contract = decoder.session.contract();
-        decoder.binding.bind_input(&*contract.inputs.input_ids.name, &decoder.ids)?;
-        decoder.binding.bind_input(&*contract.inputs.num_logits_to_keep.name, &decoder.logits_to_keep)?;
-        decoder.binding.bind_output(&*contract.outputs.logits.name, &mut decoder.logits)?;
-        Ok(decoder)
+        })
+    }
+
+    /// Lets `companion` run prompts. It must be the companion of this graph: [`crate::package::Package::prefill`] has it.
+    pub fn set_companion(&mut self, companion: Companion) {
+        self.companion = Some(companion);
+    }
+
+    /// The graph that runs prompts in the place of the general one, if there is one.
+    pub fn companion(&self) -> Option<&Companion> {
+        self.companion.as_ref()
     }
 
     /// Sets how many tokens of a prompt are run at once: more are faster up to a point, and need more memory. The logits are
@@ -102,7 +112,7 @@ impl OrtDecoder {
 
     /// Description of the graph.
     pub fn contract(&self) -> &Contract {
-        self.session.contract()
+        self.general.contract()
     }
 
     /// As [`Decoder::step`], but returns the logits of every token: `[tokens, vocab_size]`. They need memory accordingly.
@@ -121,6 +131,40 @@ impl Decoder for OrtDecoder {
     fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError> {
         self.run(tokens, Logits::Last)?;
         Ok(ArrayView1::from(self.logits.extract_tensor().1))
+    }
+
+    fn can_rollback(&self) -> bool {
+        self.state.can_cut()
+    }
+
+    fn verify(&mut self, tokens: &[u32]) -> Result<ArrayView2<'_, f32>, DecoderError> {
+        if !self.can_rollback() {
+            return Err(DecoderError::NoRollback);
+        }
+        self.check(tokens)?;
+        let held = self.len();
+        self.failed = true;
+        // Before the run, so that it can have the memory.
+        self.rows = None;
+        self.reserve(held + tokens.len()).map_err(failed_after(held))?;
+        self.rows = self.run_chunk(tokens, Logits::Verified).map_err(failed_after(held))?;
+        self.failed = false;
+        let rows = self.rows.as_ref().ok_or_else(|| failed_after(held)("the run returned no logits"))?;
+        let rows = rows.try_extract_array().map_err(failed_after(held))?.index_axis_move(Axis(0), 0);
+        rows.into_dimensionality().map_err(failed_after(held))
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<(), DecoderError> {
+        let (held, least) = (self.len(), self.state.cuttable_from());
+        if !(least..=held).contains(&len) {
+            return Err(DecoderError::NotCuttable { held, asked: len, least });
+        }
+        if len < held {
+            self.failed = true;
+            self.state.cut(len).map_err(failed_after(held))?;
+            self.failed = false;
+        }
+        Ok(())
     }
 
     fn reset(&mut self) {
@@ -143,7 +187,7 @@ impl Decoder for OrtDecoder {
     }
 
     fn vocab_size(&self) -> usize {
-        self.session.contract().vocab_size
+        self.general.contract().vocab_size
     }
 
     fn run_time(&self) -> Duration {
@@ -167,23 +211,18 @@ impl Rewind for OrtDecoder {
     }
 }
 
-/// Which tokens of a run get logits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Logits {
-    /// The last one.
-    Last,
-    /// All of them.
-    All,
-}
-
 impl OrtDecoder {
     /// Runs `tokens` in chunks. Returns the logits of all if asked for; otherwise those of the last are in `self.logits`.
     fn run(&mut self, tokens: &[u32], logits: Logits) -> Result<Array2<f32>, DecoderError> {
         self.check(tokens)?;
         let held = self.len();
+        if let Some(companion) = &mut self.companion {
+            // Nothing has been run: the state is as before if this fails.
+            companion.prepare(tokens.len(), &mut self.logits).map_err(failed_after(held))?;
+        }
         // Until it is known that all went well, the states may be half grown or half updated.
         self.failed = true;
-        self.state.reserve(held + tokens.len(), &mut self.binding).map_err(failed_after(held))?;
+        self.reserve(held + tokens.len()).map_err(failed_after(held))?;
         self.failed = false;
         let mut all = Vec::new();
         for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
@@ -207,6 +246,12 @@ impl OrtDecoder {
         }
         let rows = all.len() / self.vocab_size().max(1);
         Array2::from_shape_vec((rows, self.vocab_size()), all).map_err(|error| failed_after(held)(error))
+    }
+
+    /// Makes room for `total` tokens in the state, for all graphs that work on it.
+    fn reserve(&mut self, total: usize) -> Result<(), StateError> {
+        let companion = self.companion.as_mut().and_then(Companion::binding);
+        self.state.reserve(total, [Some(self.general.binding()), companion])
     }
 
     /// Fails if a failed run has left the state undefined.
@@ -233,47 +278,20 @@ impl OrtDecoder {
         Ok(())
     }
 
-    /// Runs `tokens` at once. Returns the logits of all if asked for; otherwise those of the last are in `self.logits`.
+    /// Runs `tokens` at once, on the companion if it is there and worth it. Returns the logits of all if asked for; otherwise
+    /// those of the last are in `self.logits`.
     fn run_chunk(&mut self, tokens: &[u32], logits: Logits) -> Result<Option<DynValue>, StateError> {
-        let contract = &self.session.contract;
-        let names = [&contract.inputs.input_ids, &contract.inputs.attention_mask, &contract.outputs.logits]
-            .map(|port| &*port.name);
-        let [input_ids, attention_mask, output] = names;
+        let verified = logits == Logits::Verified;
+        // Verified tokens are decoded ones: they go through the graph that decodes.
+        let companion = self.companion.as_mut().filter(|_| !verified);
+        let companion = companion.and_then(|companion| companion.graph_for(tokens.len()));
+        let graph = companion.unwrap_or(&mut self.general);
+        graph.prepare(tokens, logits, &mut self.logits, &mut self.state)?;
 
-        if self.ids.shape()[1] as usize != tokens.len() {
-            self.ids = Tensor::new(&Allocator::default(), [1, tokens.len()])?;
-            self.binding.bind_input(input_ids, &self.ids)?;
-        }
-        for (slot, &id) in self.ids.extract_tensor_mut().1.iter_mut().zip(tokens) {
-            *slot = i64::from(id);
-        }
-
-        if self.bound != logits {
-            let keep = match logits {
-                Logits::Last => {
-                    self.binding.bind_output(output, &mut self.logits)?;
-                    1
-                }
-                Logits::All => 0,
-            };
-            self.logits_to_keep.extract_tensor_mut().1.fill(keep);
-            self.bound = logits;
-        }
-        if logits == Logits::All {
-            // The output is declared with one row. A buffer for more is refused, and one that the runtime allocates is not.
-            self.binding.bind_output_to_device(output, &cpu()?)?;
-        }
-
-        // Its length is the number of tokens, so that it cannot be the same tensor for two steps.
-        let total = self.state.len() + tokens.len();
-        let mask = Tensor::from_array(([1, total], vec![1_i64; total]))?;
-        self.binding.bind_input(attention_mask, &mask)?;
-
-        self.state.bind(&mut self.binding)?;
         let start = Instant::now();
         self.options.unterminate()?;
-        // A single token is soon done, and a stopped run costs the state.
-        let stop = (tokens.len() > 1).then(|| {
+        // A few tokens are soon done, and a stopped run costs the state.
+        let stop = (tokens.len() > 1 && !verified).then(|| {
             let options = self.options.clone();
             self.cancel.during(move || {
                 if let Err(error) = options.terminate() {
@@ -281,11 +299,11 @@ impl OrtDecoder {
                 }
             })
         });
-        let mut outputs = self.session.inner.run_binding_with_options(&self.binding, &self.options)?;
+        let (output, mut outputs) = graph.run(&self.options)?;
         drop(stop);
         self.run_time += start.elapsed();
-        self.state.advance(&mut outputs, tokens.len())?;
-        Ok(if logits == Logits::All { outputs.remove(output) } else { None })
+        self.state.advance(&mut outputs, tokens.len(), verified)?;
+        Ok(if logits != Logits::Last { outputs.remove(output) } else { None })
     }
 }
 

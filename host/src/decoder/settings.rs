@@ -10,7 +10,7 @@ use super::OrtDecoder;
 pub struct DecoderSettings {
     /// Tokens of a prompt that are run at once.
     pub chunk: usize,
-    /// Number formats that prompts are computed with: a recipe's name, as in the contract.
+    /// Number formats that prompts are computed with: `int8` for a companion, or else a recipe's name, as in the contract.
     pub prefill: String,
     /// Most tokens that are drafted ahead and verified in one run; 0 if none are.
     pub speculate: usize,
@@ -19,14 +19,18 @@ pub struct DecoderSettings {
 }
 
 impl OrtDecoder {
-    /// How this decoder computes.
+    /// How this decoder computes, as far as it has run.
     pub fn settings(&self) -> DecoderSettings {
         let contract = self.contract();
         let keys = contract.states.iter().find(|state| state.kind == StateKind::Key);
         DecoderSettings {
             chunk: self.chunk(),
-            // One graph runs prompts and single tokens, one token at a time.
-            prefill: contract.precision.clone(),
+            prefill: match self.companion() {
+                // Its weights and activations are bytes, whatever the recipe. One that was not worth loading has run nothing.
+                Some(companion) if companion.is_loaded() => "int8".to_owned(),
+                _ => contract.precision.clone(),
+            },
+            // Guesses are the engine's business; a decoder runs what it is given.
             speculate: 0,
             kv: keys.map_or("none", |state| state.past.dtype.name()).to_owned(),
         }

@@ -66,6 +66,12 @@ pub struct Timings {
     pub first_token: Duration,
     /// Sampled tokens after the first.
     pub decode_tokens: usize,
+    /// Runs of the model after the first token. Without speculation each gives one token.
+    pub decode_runs: usize,
+    /// Tokens that were guessed and verified in these runs.
+    pub drafted_tokens: usize,
+    /// Guesses that were right, and saved a run each.
+    pub accepted_tokens: usize,
     /// From the first token to the end; the four durations below and [`Timings::host`] add up to it.
     pub decode: Duration,
     /// Part of the decode time: inside the runtime.

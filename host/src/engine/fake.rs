@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ndarray::ArrayView1;
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::Engine;
 use crate::{
@@ -20,9 +20,12 @@ type Logits = Box<dyn FnMut(&[u32]) -> Vec<f32>>;
 pub(crate) struct Fake {
     logits: Logits,
     current: Vec<f32>,
+    rows: Array2<f32>,
     history: Vec<u32>,
     context: usize,
-    /// The tokens of every step.
+    /// Whether tokens can be taken back, and how many there were before the last verification.
+    rollback: Option<usize>,
+    /// The tokens of every step and verification.
     pub(crate) steps: Vec<Vec<u32>>,
     /// How often the state was reset while there was one.
     pub(crate) resets: usize,
@@ -36,8 +39,10 @@ impl Fake {
         Self {
             logits: Box::new(logits),
             current: Vec::new(),
+            rows: Array2::default((0, VOCAB)),
             history: Vec::new(),
             context,
+            rollback: None,
             steps: Vec::new(),
             resets: 0,
             failure: None,
@@ -54,10 +59,21 @@ impl Fake {
     pub(crate) fn truncate(&mut self, len: usize) {
         self.history.truncate(len);
     }
-}
 
-impl Decoder for Fake {
-    fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError> {
+    /// As [`Fake::saying`] after a prompt of `prompt` tokens, whatever was fed behind it; tokens can be taken back.
+    pub(crate) fn repeating(context: usize, prompt: usize, tokens: impl IntoIterator<Item = u32>) -> Self {
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        let said = move |history: &[u32]| only(tokens.get(history.len() - prompt).copied().unwrap_or(END));
+        Self::new(context, said).with_rollback()
+    }
+
+    /// Lets tokens be taken back.
+    pub(crate) fn with_rollback(self) -> Self {
+        Self { rollback: Some(0), ..self }
+    }
+
+    /// What every step begins with: writes it down, and fails if it is to.
+    fn begin(&mut self, tokens: &[u32]) -> Result<(), DecoderError> {
         assert!(!tokens.is_empty(), "a step without tokens");
         let index = self.steps.len();
         self.steps.push(tokens.to_vec());
@@ -74,10 +90,40 @@ impl Decoder for Fake {
         if let Some(&id) = tokens.iter().find(|&&id| id as usize >= VOCAB) {
             return Err(DecoderError::UnknownToken { id, vocab_size: VOCAB });
         }
+        if let Some(len) = &mut self.rollback {
+            *len = self.history.len() + tokens.len();
+        }
         self.history.extend(tokens);
         assert!(self.history.len() <= self.context, "fed more than the context holds");
+        Ok(())
+    }
+}
+
+impl Decoder for Fake {
+    fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError> {
+        self.begin(tokens)?;
         self.current = (self.logits)(&self.history);
         Ok(ArrayView1::from(&self.current))
+    }
+
+    fn can_rollback(&self) -> bool {
+        self.rollback.is_some()
+    }
+
+    fn verify(&mut self, tokens: &[u32]) -> Result<ArrayView2<'_, f32>, DecoderError> {
+        self.begin(tokens)?;
+        let before = self.history.len() - tokens.len();
+        let len = self.rollback.as_mut().ok_or(DecoderError::NoRollback)?;
+        *len = before;
+        let rows = (before..self.history.len()).flat_map(|last| (self.logits)(&self.history[..=last]));
+        self.rows = Array2::from_shape_vec((tokens.len(), VOCAB), rows.collect()).unwrap();
+        Ok(self.rows.view())
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<(), DecoderError> {
+        assert!(self.rollback.is_some_and(|least| (least..=self.history.len()).contains(&len)), "{len} tokens");
+        self.history.truncate(len);
+        Ok(())
     }
 
     fn reset(&mut self) {

@@ -6,7 +6,10 @@ use super::{
     fake::{END, Fake, VOCAB, cancel_after, engine, greedy, only, settings, tokenizer, tokens},
     *,
 };
-use crate::generation::Overrides;
+use crate::{
+    cancel::Cancel,
+    generation::{Generation, Overrides},
+};
 
 fn ignore(_: &str) {}
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{MeasureError, Samples, Test, run};
-use crate::decoder::{Decoder, DecoderSettings, OrtDecoder};
-use crate::package::Package;
+use crate::decoder::{Companion, Decoder, DecoderSettings, OrtDecoder};
+use crate::package::{Package, Prefill};
 use crate::platform;
 use crate::provider::{self, SessionOptions};
 use crate::runtime::Runtime;
@@ -29,6 +29,8 @@ pub struct Cell {
     pub spinning: bool,
     /// Tokens of a prompt that are run at once.
     pub chunk: usize,
+    /// What runs prompts.
+    pub prefill: Prefill,
     /// The test.
     pub test: Test,
     /// How often it is measured.
@@ -65,12 +67,16 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let package = Package::open(&cell.model)?;
     let provider = provider::named(&cell.provider)?;
     let runtime = Runtime::load(cell.library.as_deref())?;
-    let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning };
+    let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning, ..SessionOptions::default() };
     let session_start = Instant::now();
     let session = Session::new(runtime, &package, provider, &options)?;
     let session_ns = nanoseconds(session_start);
     let mut decoder = OrtDecoder::new(session, None)?;
     decoder.set_chunk(cell.chunk);
+    if let Some(prefill) = package.prefill(cell.prefill)? {
+        let load = move || Session::new(runtime, &prefill, provider, &options);
+        decoder.set_companion(Companion::new(cell.prefill, load));
+    }
     let load_ns = nanoseconds(start);
 
     let first = Instant::now();

@@ -4,6 +4,7 @@ use lfm2_graphs::contract::{Contract, VERSION};
 
 use super::{Cell, Measured, Origin, Program, Row, Samples, Subject, Test};
 use crate::decoder::DecoderSettings;
+use crate::package::Prefill;
 use crate::platform::Machine;
 
 /// A row of a decode test in which nothing is missing and every number can be computed by head.
@@ -80,6 +81,7 @@ fn row(test: Test, samples: Samples) -> Row {
         threads: 2,
         spinning: true,
         chunk: 512,
+        prefill: Prefill::Auto,
         test,
         repetitions: samples.windows.len(),
         seed: 0,

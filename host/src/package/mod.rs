@@ -2,15 +2,17 @@
 
 mod files;
 mod metadata;
+mod prefill;
 mod select;
 
 use std::fs::{self, File};
 use std::path::{self, Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile};
+use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose};
 
 pub(crate) use files::sha256;
 use metadata::MetadataError;
+pub use prefill::Prefill;
 
 /// One graph of a package, described and complete.
 #[derive(Clone, Debug)]
@@ -57,6 +59,14 @@ impl Package {
         files::check_hashes(&self.folder, manifest, &name)
     }
 
+    /// Fails unless the graph is for `purpose`.
+    pub fn require(&self, purpose: Purpose) -> Result<(), PackageError> {
+        if self.contract.purpose == purpose {
+            return Ok(());
+        }
+        Err(PackageError::Purpose { graph: self.graph.clone(), needed: purpose, found: self.contract.purpose })
+    }
+
     /// The ONNX file.
     pub fn graph(&self) -> &Path {
         &self.graph
@@ -78,6 +88,11 @@ impl Package {
         let graph = manifest.graphs.iter().filter(|graph| graph.file == name);
         let names = graph.flat_map(|graph| [&graph.file].into_iter().chain(&graph.data));
         names.filter_map(|name| manifest.files.iter().find(|file| file.name == *name)).collect()
+    }
+
+    /// What tells the checkpoint from others, if there is a manifest that lists the graph.
+    pub fn model(&self) -> Option<&str> {
+        self.listed().map(|(manifest, _)| manifest.model.as_str())
     }
 
     /// The manifest and the name of the graph in it, if there is one that lists the graph.
@@ -188,6 +203,36 @@ pub enum PackageError {
         /// One sentence for each file.
         problems: Vec<String>,
     },
+    /// A graph for something else.
+    #[error("{graph} {found}; {needed}", graph = graph.display(), found = is_for(*found), needed = instead_of(*needed))]
+    Purpose {
+        /// The ONNX file.
+        graph: PathBuf,
+        /// What a graph was needed for.
+        needed: Purpose,
+        /// What this one is for.
+        found: Purpose,
+    },
+    /// The companion of a graph.
+    #[error("the graph for prompts cannot be used: {source}\n--prefill same does without it")]
+    Prefill {
+        /// What is wrong with it.
+        source: Box<PackageError>,
+    },
+    /// A graph for prompts was asked for, and there is none.
+    #[error("--prefill int8: {graph} has no graph for prompts beside it; export the model with --prefill int8, or leave the flag out", graph = graph.display())]
+    NoPrefill {
+        /// The general graph.
+        graph: PathBuf,
+    },
+    /// A companion of another export.
+    #[error("{companion} is not the companion of {graph}; export the model again with --prefill int8, or do without it with --prefill same", companion = companion.display(), graph = graph.display())]
+    Companion {
+        /// The general graph.
+        graph: PathBuf,
+        /// What lies in the companion's place.
+        companion: PathBuf,
+    },
     /// Verification of a graph that no manifest lists.
     #[error("{graph} cannot be verified: there is no {MANIFEST_NAME} in {folder} that lists it", graph = graph.display(), folder = folder.display())]
     NotListed {
@@ -196,6 +241,22 @@ pub enum PackageError {
         /// The ONNX file.
         graph: PathBuf,
     },
+}
+
+fn is_for(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::General => "is a model and takes no statistics",
+        Purpose::Prefill => "is the part of another graph that computes prompts",
+        Purpose::Calibrate => "takes statistics for `lfm2-host calibrate`, and is no model to run",
+    }
+}
+
+fn instead_of(needed: Purpose) -> &'static str {
+    match needed {
+        Purpose::General => "name the graph of a package that was exported without --for",
+        Purpose::Prefill => "export the model with a graph for prompts",
+        Purpose::Calibrate => "name a graph that `lfm2-export MODEL --for calibrate --out x.onnx` wrote",
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use super::{PackageError, contract_of, files, manifest_in};
 /// Folder of the ONNX files in the layout of the hub.
 pub(super) const HUB_FOLDER: &str = "onnx";
 
-/// Precisions in the order of preference: small and fast before exact.
-const PRECISIONS: [&str; 5] = ["q4", "q4f16", "q8", "fp16", "fp32"];
+/// Precisions in the order of preference: small and fast before exact. Recipes of other names come last.
+const PRECISIONS: [&str; 6] = ["q4", "q4-mixed", "q4f16", "q8", "fp16", "fp32"];
 
 /// Dialects in the order of preference: the one with the fast kernels of the processor first.
 const DIALECTS: [&str; 2] = ["contrib", "portable"];

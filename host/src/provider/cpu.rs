@@ -2,7 +2,7 @@
 
 use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
 
-use super::{Provider, ProviderError, SessionOptions};
+use super::{Prepack, Provider, ProviderError, SessionOptions};
 use crate::platform;
 use crate::runtime::Runtime;
 
@@ -11,6 +11,9 @@ pub(super) struct Cpu;
 
 /// ONNX Runtime's name of the provider.
 const EP_NAME: &str = "CPUExecutionProvider";
+
+/// ONNX Runtime's key for packing weights with all threads.
+const PREPACK_BY_ALL: &str = "session.prepack.enable_parallel";
 
 impl Provider for Cpu {
     fn name(&self) -> &'static str {
@@ -47,8 +50,8 @@ impl Provider for Cpu {
                 // Threads wait actively between the hundreds of small operations of a step; without it each waking costs more
                 // than the operation. They sleep soon after the last one.
                 .with_intra_op_spinning(options.spinning)?
-                // Weights are packed for the kernels by all threads. Versions before 1.31 do not know the key and ignore it.
-                .with_config_entry("session.prepack.enable_parallel", "1")
+                // Versions before 1.31 do not know the key, and pack one weight after the other.
+                .with_config_entry(PREPACK_BY_ALL, if options.prepack == Prepack::Parallel { "1" } else { "0" })
         };
         set_up().map_err(|error| ProviderError::Setup { provider: self.name(), reason: error.to_string() })
     }

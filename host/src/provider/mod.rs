@@ -3,7 +3,7 @@
 mod cpu;
 mod options;
 
-pub use options::SessionOptions;
+pub use options::{Prepack, SessionOptions};
 
 use lfm2_graphs::contract::Contract;
 use ort::session::builder::SessionBuilder;

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokenizers::ModelWrapper;
+use tokenizers::models::bpe::BPE;
+use tokenizers::{
+    DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
 
 pub use detokenizer::Detokenizer;
 
@@ -99,6 +102,16 @@ impl Tokenizer {
         self.decode_as(tokens, SpecialTokens::Shown)
     }
 
+    /// The tokens that every text begins with: for LFM2 the BOS token.
+    pub fn beginning(&self) -> &[u32] {
+        &self.added.0
+    }
+
+    /// Whether both give every token the same id.
+    pub fn has_vocabulary_of(&self, other: &Self) -> bool {
+        self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
     /// Id of a token in its spelling in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -107,6 +120,17 @@ impl Tokenizer {
     /// Spelling of a token in the vocabulary.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// For each of the ids below `vocab_size` the token that is the same text without the space before it; itself if there is
+    /// none.
+    pub fn unspaced(&self, vocab_size: usize) -> Vec<u32> {
+        let without = |id: u32| {
+            let spelling = self.id_to_token(id)?;
+            let word = SPACES.iter().find_map(|space| spelling.strip_prefix(*space)).filter(|word| !word.is_empty())?;
+            self.token_to_id(word)
+        };
+        (0..vocab_size as u32).map(|id| without(id).unwrap_or(id)).collect()
     }
 
     /// The token that every text starts with, if the package names one.
@@ -144,6 +168,9 @@ impl Tokenizer {
     }
 }
 
+/// How vocabularies spell the space before a word: of bytes, and of SentencePiece.
+const SPACES: [char; 2] = ['Ġ', '▁'];
+
 /// What the tokenizers crate says.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -155,10 +182,18 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Source>) -> Result<T, Source> {
     })
 }
 
+/// A tokenizer whose model is known to be a byte-pair encoding, as those of LFM2 are. The crate reads one whose model may be of
+/// any kind by way of a tree of JSON values, which takes most of the time and memory of loading.
+type PairEncoding = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
 /// The tokenizer in a file, without what is left over from training: a prompt must never be shortened in silence, and the
 /// same text must always be the same tokens, which dropout would prevent.
 fn prepared(bytes: &[u8]) -> Result<tokenizers::Tokenizer, Source> {
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)?;
+    let mut tokenizer = match serde_json::from_slice::<PairEncoding>(bytes) {
+        Ok(tokenizer) => tokenizer.into(),
+        // Another kind of model, or a mistake, which is to be told in the words of the general form.
+        Err(_) => tokenizers::Tokenizer::from_bytes(bytes)?,
+    };
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None)?;
     if let ModelWrapper::BPE(model) = tokenizer.get_model()

@@ -67,6 +67,21 @@ fn a_panic_of_the_tokenizer_is_an_error() {
 }
 
 #[test]
+fn every_kind_of_model_is_read_as_the_crate_reads_it() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-chat/tokenizer.json");
+    let bytes = std::fs::read(file).unwrap();
+    assert!(serde_json::from_slice::<PairEncoding>(&bytes).is_ok(), "the fast way is not taken");
+    let mut words: Value = serde_json::from_slice(&bytes).unwrap();
+    words["model"] = serde_json::json!({"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"});
+    let mut untyped: Value = serde_json::from_slice(&bytes).unwrap();
+    untyped["model"].as_object_mut().unwrap().remove("type");
+    for json in [bytes, words.to_string().into_bytes(), untyped.to_string().into_bytes()] {
+        let expected = tokenizers::Tokenizer::from_bytes(&json).unwrap().to_string(false).unwrap();
+        assert_eq!(prepared(&json).unwrap().to_string(false).unwrap(), expected);
+    }
+}
+
+#[test]
 fn dropout_is_off() {
     let tokenizer = changed(|json| json["model"]["dropout"] = 0.9.into()).unwrap();
     let text = "the same text is always the same tokens";
@@ -230,4 +245,17 @@ fn spelling(byte: u8) -> String {
     let shifted = (0..byte).filter(|other| !printable(other)).count() as u32;
     let code = if printable(&byte) { u32::from(byte) } else { 0x100 + shifted };
     char::from_u32(code).unwrap().to_string()
+}
+
+#[test]
+fn words_are_the_same_tokens_without_their_space_where_there_are_such() {
+    let tokenizer = tiny_chat();
+    let unspaced = tokenizer.unspaced(1200);
+    assert_eq!(unspaced.len(), 1200, "also the ids that the tokenizer does not know");
+    let id = |spelling: &str| tokenizer.token_to_id(spelling).unwrap();
+    let word = |spelling: &str| tokenizer.id_to_token(unspaced[id(spelling) as usize]).unwrap();
+    assert_eq!((word("Ġstone"), word("stone"), word("Ġ\"")), ("stone".into(), "stone".into(), "\"".into()));
+    // The space alone, a word that is none without it, and what is no text.
+    assert_eq!((word("Ġ"), word("ĠFrance"), word("<|im_end|>")), ("Ġ".into(), "ĠFrance".into(), "<|im_end|>".into()));
+    assert_eq!(unspaced[1100], 1100);
 }

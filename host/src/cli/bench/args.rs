@@ -63,6 +63,10 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(long, value_name = "LIST", allow_hyphen_values = true, default_value = "512")]
     pub(super) chunk: Vec<String>,
 
+    /// What runs prompts: auto takes the package's graph for prompts if it has one, int8 insists on it, same does without
+    #[arg(long, value_name = "GRAPH", default_value = "auto")]
+    pub(super) prefill: String,
+
     /// Whether threads wait actively for more work: 1, 0, or both as 1,0
     #[arg(long, value_name = "LIST", allow_hyphen_values = true, default_value = "1")]
     pub(super) spinning: Vec<String>,

@@ -7,7 +7,7 @@ use super::lists;
 use crate::cli::Problems;
 use crate::cli::settings::MOST_THREADS;
 use crate::measure::{Cell, Subject, Test, format::Format};
-use crate::package::Package;
+use crate::package::{Package, Prefill};
 use crate::{platform, provider};
 
 /// What is to be measured, and how it is written.
@@ -34,6 +34,7 @@ struct Settings {
     threads: Vec<usize>,
     chunks: Vec<usize>,
     spinning: Vec<bool>,
+    prefill: Prefill,
     tests: Vec<Test>,
     repetitions: usize,
     seed: u64,
@@ -98,6 +99,10 @@ fn settings(args: &BenchArgs, problems: &mut Problems) -> Settings {
     if spinning.iter().any(|value| *value > 1) {
         problems.add("--spinning", "takes 0 and 1");
     }
+    let prefill = Prefill::named(&args.prefill);
+    if prefill.is_none() {
+        problems.add("--prefill", format!("{:?} is not one of auto, int8 and same", args.prefill));
+    }
     let mut pairs = Vec::new();
     for (text, numbers) in both {
         match numbers.as_deref() {
@@ -129,6 +134,7 @@ fn settings(args: &BenchArgs, problems: &mut Problems) -> Settings {
         threads,
         chunks,
         spinning: spinning.into_iter().map(|value| value == 1).collect(),
+        prefill: prefill.unwrap_or_default(),
         tests,
         repetitions: repetitions.map_or(1, NonZeroUsize::get),
         seed: seed.unwrap_or_default(),
@@ -150,6 +156,7 @@ fn cells(args: &BenchArgs, model: &std::path::Path, settings: &Settings) -> Vec<
                     threads,
                     spinning,
                     chunk,
+                    prefill: settings.prefill,
                     test,
                     repetitions: settings.repetitions,
                     seed: settings.seed,

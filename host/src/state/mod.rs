@@ -1,10 +1,14 @@
 //! What is carried from one run to the next: convolution columns, and key and value rows.
 
+mod rollback;
+
 use half::f16;
 use lfm2_graphs::contract::{self, DType, Update};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, SessionOutputs};
 use ort::value::{DynTensor, PrimitiveTensorElementType, TensorElementType};
+
+use rollback::History;
 
 /// Axis of the tokens in the states that have one row per token.
 const ROWS: usize = 2;
@@ -16,6 +20,8 @@ const ROWS: usize = 2;
 pub(crate) struct State {
     tensors: Vec<StateTensor>,
     len: usize,
+    /// Number of tokens before the last run, if the state can be cut after any token of it.
+    cuttable_from: Option<usize>,
     growth: Growth,
     mark: Option<Mark>,
 }
@@ -42,16 +48,32 @@ struct StateTensor {
     /// Shape with batch 1 and no rows.
     empty: Vec<usize>,
     value: DynTensor,
-    /// Whether `value` is bound as both past and present, which lasts until it is replaced.
-    bound: bool,
+    /// Of a convolution in a graph that returns its columns.
+    history: Option<History>,
+    /// For each binding, whether `value` is bound there as both past and present, which lasts until it is replaced.
+    bound: [bool; BINDINGS],
 }
+
+/// Most graphs that may work on one state.
+pub(crate) const BINDINGS: usize = 2;
 
 impl State {
     /// The state before the first token. Fails on a contract that describes no such state.
     pub(crate) fn new(states: &[contract::State], growth: Growth) -> Result<Self, StateError> {
         let capacity = growth.block.min(growth.limit);
         let tensors = states.iter().map(|spec| StateTensor::new(spec, capacity)).collect::<Result<_, _>>()?;
-        Ok(Self { tensors, len: 0, growth, mark: None })
+        Ok(Self { tensors, len: 0, cuttable_from: None, growth, mark: None })
+    }
+
+    /// Whether [`State::remember`] and [`State::cut`] work: caches can always be shortened, convolutions only if the graph
+    /// returns their columns.
+    pub(crate) fn can_cut(&self) -> bool {
+        self.tensors.iter().all(|tensor| tensor.spec.kind.grows() || tensor.history.is_some())
+    }
+
+    /// Number of tokens that the state can be cut after, at least.
+    pub(crate) fn cuttable_from(&self) -> usize {
+        self.cuttable_from.unwrap_or(self.len)
     }
 
     /// Number of tokens seen.
@@ -60,9 +82,16 @@ impl State {
     }
 
     /// Makes room for `total` tokens. Rows that are in use are copied. If this fails half way, only [`State::reset`] makes the
-    /// state usable again.
-    pub(crate) fn reserve(&mut self, total: usize, binding: &mut IoBinding) -> Result<(), StateError> {
-        self.grow(total, |tensor| tensor.bind(binding))
+    /// state usable again. `bindings` are all there are, each in its own place.
+    pub(crate) fn reserve(
+        &mut self,
+        total: usize,
+        mut bindings: [Option<&mut IoBinding>; BINDINGS],
+    ) -> Result<(), StateError> {
+        self.grow(total, |tensor| {
+            let mut places = bindings.iter_mut().enumerate();
+            places.try_for_each(|(index, binding)| binding.as_mut().map_or(Ok(()), |it| tensor.bind(index, it)))
+        })
     }
 
     /// As [`State::reserve`], with something that binds.
@@ -76,23 +105,66 @@ impl State {
             let Some(capacity) = tensor.capacity().filter(|&capacity| capacity < total) else { continue };
             // One tensor after the other, and each bound at once: the binding keeps the old buffer alive until then, so that
             // only one is there twice.
-            tensor.grow(self.len, growth.grown(capacity, total))?;
+            tensor.resize(self.len, growth.grown(capacity, total))?;
             bind(tensor)?;
         }
         Ok(())
     }
 
-    /// Binds what is not bound yet, before a run. States updated in place stay bound.
-    pub(crate) fn bind(&mut self, binding: &mut IoBinding) -> Result<(), StateError> {
-        for tensor in self.tensors.iter_mut().filter(|tensor| !tensor.bound) {
-            tensor.bind(binding)?;
+    /// Binds what is not bound yet to the binding in place `index`, before a run. States updated in place stay bound.
+    pub(crate) fn bind(&mut self, index: usize, binding: &mut IoBinding) -> Result<(), StateError> {
+        for tensor in self.tensors.iter_mut().filter(|tensor| !tensor.bound[index]) {
+            tensor.bind(index, binding)?;
         }
         Ok(())
     }
 
-    /// Takes over what a run of `tokens` tokens returned.
-    pub(crate) fn advance(&mut self, outputs: &mut SessionOutputs<'_>, tokens: usize) -> Result<(), StateError> {
+    /// Binds everything to the binding in place `index` before the next run, because its outputs were cleared.
+    pub(crate) fn unbind(&mut self, index: usize) {
+        self.tensors.iter_mut().for_each(|tensor| tensor.bound[index] = false);
+    }
+
+    /// Keeps what is needed to cut the state after any token of the next run, and asks that run for its columns.
+    pub(crate) fn remember(&mut self, binding: &mut IoBinding) -> Result<(), StateError> {
+        let memory = cpu()?;
+        for tensor in &mut self.tensors {
+            if let Some(history) = &mut tensor.history {
+                history.remember(&tensor.value)?;
+                history.bind(binding, &memory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all tokens after the first `len`, which is at least [`State::cuttable_from`].
+    pub(crate) fn cut(&mut self, len: usize) -> Result<(), StateError> {
+        let from = self.cuttable_from();
+        for tensor in &mut self.tensors {
+            if let Some(history) = &tensor.history {
+                history.cut(&mut tensor.value, len - from)?;
+            } else if !tensor.is_in_place() {
+                tensor.resize(len, len)?;
+            }
+        }
+        // Rows behind the last token are never read, so that in-place caches are only counted shorter.
+        self.len = len;
+        // Rows up to the mark are no longer kept from being overwritten.
+        self.mark.take_if(|mark| mark.len > len);
+        Ok(())
+    }
+
+    /// Takes over what a run of `tokens` tokens returned; `cuttable` says whether it was told to [`State::remember`].
+    pub(crate) fn advance(
+        &mut self,
+        outputs: &mut SessionOutputs<'_>,
+        tokens: usize,
+        cuttable: bool,
+    ) -> Result<(), StateError> {
+        self.cuttable_from = cuttable.then_some(self.len);
         self.len += tokens;
+        if cuttable {
+            self.tensors.iter_mut().filter_map(|tensor| tensor.history.as_mut()).try_for_each(|it| it.take(outputs))?;
+        }
         for tensor in self.tensors.iter_mut().filter(|tensor| !tensor.is_in_place()) {
             let name = &tensor.spec.present.name;
             let value = outputs.remove(name).ok_or_else(|| StateError::Missing { name: name.clone() })?;
@@ -105,6 +177,7 @@ impl State {
     pub(crate) fn reset(&mut self) -> Result<(), StateError> {
         self.len = 0;
         self.mark = None;
+        self.cuttable_from = None;
         let capacities = || self.tensors.iter().filter_map(StateTensor::capacity);
         if capacities().min() != capacities().max() {
             let capacity = self.growth.block.min(self.growth.limit);
@@ -135,6 +208,7 @@ impl State {
             }
         }
         self.len = mark.len;
+        self.cuttable_from = None;
         Ok(true)
     }
 
@@ -144,7 +218,7 @@ impl State {
     }
 }
 
-/// Name, shape and values of a state.
+/// Name, shape and values of a state. Of one that is kept as int8 they are the numbers as stored, without their scales.
 pub type StateValues = (String, Vec<usize>, Vec<f32>);
 
 /// Where the runtime is to allocate an output whose shape only it knows.
@@ -179,7 +253,11 @@ impl StateTensor {
         }
         let rows = if spec.update == Update::InPlace { capacity } else { 0 };
         let value = allocate(spec, &with_rows(spec, &empty, rows))?;
-        Ok(Self { spec: spec.clone(), empty, value, bound: false })
+        let history = match spec.columns {
+            Some(_) => History::new(spec, allocate(spec, &empty)?)?,
+            None => None,
+        };
+        Ok(Self { spec: spec.clone(), empty, value, history, bound: [false; BINDINGS] })
     }
 
     fn is_in_place(&self) -> bool {
@@ -192,11 +270,11 @@ impl StateTensor {
         cache.then(|| usize::try_from(self.value.shape()[ROWS]).unwrap_or_default())
     }
 
-    fn bind(&mut self, binding: &mut IoBinding) -> Result<(), StateError> {
+    fn bind(&mut self, index: usize, binding: &mut IoBinding) -> Result<(), StateError> {
         binding.bind_input(&*self.spec.past.name, &self.value)?;
         if self.is_in_place() {
             binding.bind_output(&*self.spec.present.name, &mut self.value)?;
-            self.bound = true;
+            self.bound[index] = true;
         } else {
             // The runtime allocates, because only it knows the shape before the run.
             binding.bind_output_to_device(&*self.spec.present.name, &cpu()?)?;
@@ -208,19 +286,21 @@ impl StateTensor {
     fn start_over(&mut self, capacity: usize) -> Result<(), StateError> {
         if self.capacity().is_some_and(|old| old != capacity) {
             self.value = allocate(&self.spec, &with_rows(&self.spec, &self.empty, capacity))?;
-            self.bound = false;
+            self.bound = [false; BINDINGS];
         }
         Ok(())
     }
 
-    fn grow(&mut self, len: usize, capacity: usize) -> Result<(), StateError> {
-        let mut grown = allocate(&self.spec, &with_rows(&self.spec, &self.empty, capacity))?;
+    /// Replaces a cache by one with this capacity and the first `len` rows.
+    fn resize(&mut self, len: usize, capacity: usize) -> Result<(), StateError> {
+        let mut resized = allocate(&self.spec, &with_rows(&self.spec, &self.empty, capacity))?;
         match self.spec.past.dtype {
-            DType::Float16 => copy_rows::<f16>(&self.value, &mut grown, len)?,
-            _ => copy_rows::<f32>(&self.value, &mut grown, len)?,
+            DType::Float16 => copy_rows::<f16>(&self.value, &mut resized, len)?,
+            DType::Int8 => copy_rows::<i8>(&self.value, &mut resized, len)?,
+            _ => copy_rows::<f32>(&self.value, &mut resized, len)?,
         }
-        self.value = grown;
-        self.bound = false;
+        self.value = resized;
+        self.bound = [false; BINDINGS];
         Ok(())
     }
 
@@ -245,6 +325,7 @@ impl StateTensor {
         let rows = if self.spec.kind.grows() { Some(len) } else { None };
         let values = match self.spec.past.dtype {
             DType::Float16 => used::<f16>(&self.value, rows)?.into_iter().map(f16::to_f32).collect(),
+            DType::Int8 => used::<i8>(&self.value, rows)?.into_iter().map(f32::from).collect(),
             _ => used::<f32>(&self.value, rows)?,
         };
         Ok((self.spec.present.name.clone(), with_rows(&self.spec, &self.empty, len), values))
@@ -265,6 +346,7 @@ fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateE
     let dtype = match spec.past.dtype {
         DType::Float32 => TensorElementType::Float32,
         DType::Float16 => TensorElementType::Float16,
+        DType::Int8 => TensorElementType::Int8,
         dtype => return Err(StateError::Type { name: spec.past.name.clone(), dtype }),
     };
     let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
@@ -282,6 +364,7 @@ fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateE
 fn clear(spec: &contract::State, tensor: &mut DynTensor) -> Result<(), StateError> {
     match spec.past.dtype {
         DType::Float16 => tensor.try_extract_tensor_mut::<f16>()?.1.fill(f16::ZERO),
+        DType::Int8 => tensor.try_extract_tensor_mut::<i8>()?.1.fill(0),
         _ => tensor.try_extract_tensor_mut::<f32>()?.1.fill(0.0),
     }
     Ok(())
@@ -291,6 +374,7 @@ fn clear(spec: &contract::State, tensor: &mut DynTensor) -> Result<(), StateErro
 fn copy_elements(spec: &contract::State, from: &DynTensor, to: &mut DynTensor) -> Result<(), StateError> {
     match spec.past.dtype {
         DType::Float16 => to.try_extract_tensor_mut::<f16>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
+        DType::Int8 => to.try_extract_tensor_mut::<i8>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
         _ => to.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
     }
     Ok(())
@@ -336,7 +420,7 @@ pub(crate) enum StateError {
         name: String,
     },
     /// An element type that is not that of a state.
-    #[error("the state {name} has elements of type {dtype}, and this program knows float32 and float16")]
+    #[error("the state {name} has elements of type {dtype}, and this program knows float32, float16 and int8")]
     Type {
         /// The input.
         name: String,
@@ -382,9 +466,9 @@ mod tests {
     #[test]
     fn growing_keeps_the_rows_of_every_head() {
         Runtime::load(None).unwrap();
-        for dtype in [DType::Float32, DType::Float16] {
+        for dtype in [DType::Float32, DType::Float16, DType::Int8] {
             let mut state = State::new(&[cache(dtype)], GROWTH).unwrap();
-            let value = |head: usize, row: usize, column: usize| (head * 100 + row * 10 + column) as f32;
+            let value = |head: usize, row: usize, column: usize| (head * 50 + row * 10 + column) as f32;
             let rows = |len: usize| -> Vec<f32> {
                 let all = (0..2).flat_map(|head| (0..len).map(move |row| (head, row)));
                 all.flat_map(|(head, row)| (0..3).map(move |column| value(head, row, column))).collect()
@@ -395,6 +479,9 @@ mod tests {
                     DType::Float16 => {
                         state.tensors[0].value.try_extract_tensor_mut::<f16>().unwrap().1[index] =
                             f16::from_f32(number);
+                    }
+                    DType::Int8 => {
+                        state.tensors[0].value.try_extract_tensor_mut::<i8>().unwrap().1[index] = number as i8;
                     }
                     _ => state.tensors[0].value.try_extract_tensor_mut::<f32>().unwrap().1[index] = number,
                 }
@@ -430,7 +517,7 @@ mod tests {
         state.tensors[1].empty[ROWS + 1] = width;
         state.reset().unwrap();
         assert_eq!(capacities(&state), [4, 4]);
-        assert!(!state.tensors[0].bound, "the binding has another buffer");
+        assert_eq!(state.tensors[0].bound, [false; BINDINGS], "the bindings have another buffer");
         state.grow(7, |_| Ok(())).unwrap();
         assert_eq!(capacities(&state), [8, 8]);
     }

@@ -1,0 +1,122 @@
+//! Takes the statistics of a model's activations over a text, for quantization.
+
+use std::collections::BTreeMap;
+
+use lfm2_graphs::contract::{CALIBRATION_VERSION, Calibration, StateKind};
+
+use crate::cancel::Cancel;
+use crate::decoder::{Decoder, DecoderError, OrtDecoder, StateValues};
+use crate::documents::Window;
+
+/// Runs every window from an empty state through a graph for calibration, and returns the mean of the squares of what each
+/// weight's columns were multiplied with, and the largest magnitude of each channel of keys and values.
+///
+/// `model` tells the checkpoint from others, as in the manifest of the package. `progress` is told how many tokens are done.
+///
+/// # Errors
+/// If the graph has no statistics, if a run fails or is cancelled, if there are no tokens, or if activations are not numbers.
+pub fn calibrate(
+    decoder: &mut OrtDecoder,
+    windows: &[Window],
+    model: &str,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Calibration, CalibrationError> {
+    let contract = decoder.contract().clone();
+    let statistics = &contract.outputs.statistics;
+    if statistics.is_empty() {
+        return Err(CalibrationError::NoStatistics);
+    }
+    let mut sums: Vec<Vec<f64>> = vec![Vec::new(); statistics.len()];
+    let mut caches = BTreeMap::<String, Vec<f32>>::new();
+    let grows = |name: &str| contract.states.iter().any(|it| it.kind != StateKind::Conv && it.present.name == name);
+    let mut tokens = 0;
+    for window in windows {
+        if cancel.is_cancelled() {
+            return Err(DecoderError::Cancelled.into());
+        }
+        decoder.reset();
+        decoder.observe(&window.tokens, &mut |place, values| {
+            let sums = &mut sums[place];
+            sums.resize(values.len(), 0.0);
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
+        })?;
+        for state in decoder.states()?.into_iter().filter(|(name, ..)| grows(name)) {
+            let (name, channels) = largest_by_channel(&state);
+            let known = caches.entry(name).or_insert_with(|| vec![0.0; channels.len()]);
+            known.iter_mut().zip(channels).for_each(|(known, value)| *known = maximum(*known, value));
+        }
+        tokens += window.tokens.len();
+        progress(tokens);
+    }
+    if tokens == 0 {
+        return Err(CalibrationError::Nothing);
+    }
+    let mut weights = BTreeMap::new();
+    for (statistic, sums) in statistics.iter().zip(sums) {
+        let means: Vec<f32> = sums.iter().map(|sum| (sum / tokens as f64) as f32).collect();
+        weights.extend(statistic.weights.iter().map(|weight| (weight.clone(), means.clone())));
+    }
+    let all = weights.iter().chain(&caches);
+    let wrong: Vec<_> =
+        all.filter(|(_, values)| !values.iter().all(|it| it.is_finite())).map(|(it, _)| it.clone()).collect();
+    if !wrong.is_empty() {
+        return Err(CalibrationError::NotFinite { names: wrong });
+    }
+    let (model, tokens) = (model.to_owned(), tokens as u64);
+    Ok(Calibration { version: CALIBRATION_VERSION, model, tokens, weights, states: caches })
+}
+
+/// Name of a cache, and the largest magnitude of each channel over its rows: `[1, kv_heads, rows, head_dim]` becomes
+/// `[kv_heads * head_dim]`.
+fn largest_by_channel((name, shape, values): &StateValues) -> (String, Vec<f32>) {
+    let (rows, width) = (shape[2], shape[3]);
+    let heads = values.chunks_exact((rows * width).max(1));
+    let channels = heads.flat_map(|head| {
+        head.chunks_exact(width).fold(vec![0.0_f32; width], |mut largest, row| {
+            largest.iter_mut().zip(row).for_each(|(known, value)| *known = maximum(*known, value.abs()));
+            largest
+        })
+    });
+    (name.clone(), channels.collect())
+}
+
+/// The larger one, or what is not a number.
+fn maximum(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// Why there is no calibration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrationError {
+    /// A graph that is to be run as a model.
+    #[error("the graph has no statistics; export one with `lfm2-export MODEL --for calibrate --out x.onnx`")]
+    NoStatistics,
+    /// Nothing was run.
+    #[error("the text has no tokens; give a longer one")]
+    Nothing,
+    /// Infinities, or results of them.
+    #[error("what meets these is not finite: {}; the checkpoint is damaged", names.join(", "))]
+    NotFinite {
+        /// Weights and states.
+        names: Vec<String>,
+    },
+    /// A run failed, or was cancelled.
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_magnitude_is_taken_over_rows() {
+        // Two heads of two rows of three channels.
+        let values = vec![1.0, -2.0, 0.0, -3.0, 1.0, 0.5, 0.0, 0.0, 9.0, 0.0, 4.0, -8.0];
+        let (name, channels) = largest_by_channel(&("present".to_owned(), vec![1, 2, 2, 3], values));
+        assert_eq!((name.as_str(), channels), ("present", vec![3.0, 2.0, 0.5, 0.0, 4.0, 9.0]));
+        assert!(maximum(1.0, f32::NAN).is_nan() && maximum(f32::NAN, 1.0).is_nan());
+    }
+}

@@ -1,0 +1,126 @@
+//! `lfm2-host calibrate`.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use lfm2_graphs::contract::Purpose;
+
+use super::error::Exit;
+use super::load;
+use super::text::{PlaceArgs, TextArgs, bar, shown};
+use super::{CliError, Problems, interrupt};
+use crate::calibrate::{CalibrationError, calibrate};
+use crate::cancel::Cancel;
+use crate::decoder::DecoderError;
+use crate::text::Tokenizer;
+
+const EXAMPLES: &str = "\
+Examples:
+  lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
+  lfm2-host calibrate --model calibrate.onnx --text dialogues.jsonl --out calibration.json
+  lfm2-export ./my-fine-tune --precision q4 --calibration calibration.json --out q4.onnx";
+
+/// Runs a text through a graph of `lfm2-export --for calibrate`, and writes what quantization should spare.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CalibrateArgs {
+    /// The graph that `lfm2-export --for calibrate` wrote
+    #[arg(short, long, value_name = "FILE")]
+    model: PathBuf,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Where the statistics go; `lfm2-export --calibration` reads them
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Calibrates, and prints the path of what was written.
+pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
+    let mut problems = Problems::default();
+    let text = args.text.settings(&mut problems);
+    let model = args.place.settings(args.model, &mut problems);
+    problems.distinct()?;
+
+    let cancel = Cancel::new();
+    interrupt::takes_over(&cancel).map_err(CliError::failed)?;
+    // Whether it can be written is known before the work.
+    let partial = Partial::create(&args.out)?;
+    let package = load::open(&model, Purpose::Calibrate)?;
+    let fingerprint = package.model().ok_or_else(|| NoFingerprint { graph: shown(package.graph()) });
+    let fingerprint = fingerprint.map_err(CliError::failed)?;
+    let tokenizer = Tokenizer::load(package.folder()).map_err(CliError::failed)?;
+    let read = text.read(&package, &tokenizer)?;
+    let mut decoder = load::decoder(&model, &package, &cancel)?;
+
+    let bar = bar(read.windows.iter().map(|window| window.tokens.len()).sum(), quiet)?;
+    let found = calibrate(&mut decoder, &read.windows, fingerprint, &cancel, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    let calibration = match found {
+        Err(CalibrationError::Decoder(DecoderError::Cancelled)) => return Ok(Exit::Interrupted),
+        found => found.map_err(CliError::failed)?,
+    };
+    tracing::info!(tokens = calibration.tokens, documents = read.documents, "the statistics are taken");
+    let json = calibration.to_json().map_err(CliError::failed)?;
+    partial.finish(&args.out, json.as_bytes())?;
+    writeln!(io::stdout(), "{}", args.out.display()).map_err(CliError::output)?;
+    Ok(Exit::Done)
+}
+
+/// What export would not accept.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no manifest that lists {graph}, so that nothing tells which checkpoint the statistics are of; keep the graph in the folder that it was exported to"
+)]
+struct NoFingerprint {
+    graph: String,
+}
+
+/// A file under a name of its own until it is whole; removed if it never is.
+struct Partial(PathBuf);
+
+impl Partial {
+    /// Creates the file beside `out`.
+    fn create(out: &Path) -> Result<Self, CliError> {
+        let name =
+            out.file_name().filter(|_| !out.is_dir()).ok_or_else(|| unwritable(out, "it is no name of a file"))?;
+        let mut partial = std::ffi::OsString::from(".");
+        partial.push(name);
+        partial.push(format!(".{}.partial", process::id()));
+        let path = out.with_file_name(partial);
+        File::create(&path).map_err(|error| unwritable(out, error))?;
+        Ok(Self(path))
+    }
+
+    /// Writes all of it, and gives it its name.
+    fn finish(self, out: &Path, bytes: &[u8]) -> Result<(), CliError> {
+        let write = || {
+            let mut file = File::create(&self.0)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&self.0, out)
+        };
+        write().map_err(|error| unwritable(out, error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a renaming there is nothing left to remove.
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("{} cannot be removed: {error}", self.0.display());
+        }
+    }
+}
+
+fn unwritable(out: &Path, reason: impl std::fmt::Display) -> CliError {
+    CliError::failed(format!("{} cannot be written: {reason}", out.display()))
+}

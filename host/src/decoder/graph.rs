@@ -1,0 +1,122 @@
+//! One loaded graph with everything that is bound to it.
+
+use lfm2_graphs::contract::Contract;
+use ort::memory::Allocator;
+use ort::session::{IoBinding, RunOptions, SessionOutputs};
+use ort::value::{Shape, Tensor};
+
+use crate::session::Session;
+use crate::state::{State, StateError, cpu};
+
+/// A session and its bindings. Several graphs may work on one state, each in a place of its own.
+pub(super) struct Graph {
+    session: Session,
+    binding: IoBinding,
+    /// Place among the graphs that work on the state.
+    place: usize,
+    ids: Tensor<i64>,
+    logits_to_keep: Tensor<i64>,
+    /// What the logits are bound for.
+    bound: Logits,
+}
+
+/// Which tokens of a run get logits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Logits {
+    /// The last one.
+    Last,
+    /// All of them.
+    All,
+    /// All of them, and the state can be cut after each.
+    Verified,
+}
+
+impl Graph {
+    /// Binds everything but the states and the mask. The logits of single tokens go to `logits`.
+    pub(super) fn new(session: Session, place: usize, logits: &mut Tensor<f32>) -> Result<Self, StateError> {
+        let allocator = Allocator::default();
+        let mut graph = Self {
+            binding: session.inner.create_binding()?,
+            place,
+            ids: Tensor::new(&allocator, [1_usize, 1])?,
+            logits_to_keep: Tensor::new(&allocator, Shape::default())?,
+            bound: Logits::Last,
+            session,
+        };
+        graph.logits_to_keep.extract_tensor_mut().1.fill(1);
+        let contract = graph.session.contract();
+        graph.binding.bind_input(&*contract.inputs.input_ids.name, &graph.ids)?;
+        graph.binding.bind_input(&*contract.inputs.num_logits_to_keep.name, &graph.logits_to_keep)?;
+        graph.binding.bind_output(&*contract.outputs.logits.name, logits)?;
+        Ok(graph)
+    }
+
+    /// Description of the graph.
+    pub(super) fn contract(&self) -> &Contract {
+        self.session.contract()
+    }
+
+    /// What is bound.
+    pub(super) fn binding(&mut self) -> &mut IoBinding {
+        &mut self.binding
+    }
+
+    /// Binds what a run of `tokens` behind those in `state` needs.
+    pub(super) fn prepare(
+        &mut self,
+        tokens: &[u32],
+        logits: Logits,
+        last: &mut Tensor<f32>,
+        state: &mut State,
+    ) -> Result<(), StateError> {
+        let contract = &self.session.contract;
+        let names = [&contract.inputs.input_ids, &contract.inputs.attention_mask, &contract.outputs.logits]
+            .map(|port| &*port.name);
+        let [input_ids, attention_mask, output] = names;
+
+        if self.ids.shape()[1] as usize != tokens.len() {
+            self.ids = Tensor::new(&Allocator::default(), [1, tokens.len()])?;
+            self.binding.bind_input(input_ids, &self.ids)?;
+        }
+        for (slot, &id) in self.ids.extract_tensor_mut().1.iter_mut().zip(tokens) {
+            *slot = i64::from(id);
+        }
+
+        if self.bound != logits {
+            if self.bound == Logits::Verified {
+                // What is not bound is not kept: ordinary runs, long ones above all, do without the columns.
+                self.binding.clear_outputs();
+                state.unbind(self.place);
+            }
+            let keep = match logits {
+                Logits::Last => {
+                    self.binding.bind_output(output, last)?;
+                    1
+                }
+                Logits::All | Logits::Verified => 0,
+            };
+            self.logits_to_keep.extract_tensor_mut().1.fill(keep);
+            self.bound = logits;
+        }
+        if logits != Logits::Last {
+            // The output is declared with one row. A buffer for more is refused, and one that the runtime allocates is not. It
+            // comes from the runtime's arena, which hands out the same memory again and again.
+            self.binding.bind_output_to_device(output, &cpu()?)?;
+        }
+
+        // Its length is the number of tokens, so that it cannot be the same tensor for two steps.
+        let total = state.len() + tokens.len();
+        let mask = Tensor::from_array(([1, total], vec![1_i64; total]))?;
+        self.binding.bind_input(attention_mask, &mask)?;
+        if logits == Logits::Verified {
+            state.remember(&mut self.binding)?;
+        }
+        state.bind(self.place, &mut self.binding)
+    }
+
+    /// Runs what was prepared. Returns the name of the logits and all outputs.
+    pub(super) fn run(&mut self, options: &RunOptions) -> Result<(&str, SessionOutputs<'_>), StateError> {
+        let output = &*self.session.contract.outputs.logits.name;
+        Ok((output, self.session.inner.run_binding_with_options(&self.binding, options)?))
+    }
+}
