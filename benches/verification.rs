@@ -86,8 +86,11 @@ fn measure(criterion: &mut Criterion, decoder: &mut OrtDecoder, depth: usize) ->
                     break;
                 }
                 let begin = Instant::now();
-                black_box(decoder.step(&run[..1]).map(drop)).ok();
+                let is_done = black_box(decoder.step(&run[..1]).map(drop)).is_ok();
                 time += begin.elapsed();
+                if !is_done {
+                    break;
+                }
             }
             time
         });
