@@ -496,8 +496,9 @@ fn some_runs_and_seeds(numbers: Numbers) -> Vec<(Run, u64)> {
 fn token_inputs(at: Scope<'_>, run: Run) -> Tokens<'_> {
     let token_port = |name: &str, length| port(name, DType::Int64, shape(&[run.batch, length]));
     Tokens {
-        ids: at.input(token_port("ids", run.sequence)),
-        attention_mask: at.input(token_port("attention_mask", run.past + run.sequence)),
+        given: at.input(token_port("ids", run.sequence)),
+        mask: at.input(token_port("attention_mask", run.past + run.sequence)),
+        rotary: None,
     }
 }
 

@@ -51,13 +51,7 @@ impl Session {
 
 /// What the contract says otherwise than the graph. Nothing may be allocated by a contract before this is empty.
 fn differences(session: &OrtSession, contract: &Contract) -> Vec<String> {
-    let described = &contract.inputs;
-    let own = [&described.input_ids, &described.attention_mask, &described.num_logits_to_keep];
-    let inputs: Vec<&Port> = own.into_iter().chain(contract.states.iter().map(|state| &state.past)).collect();
-    let logits = &contract.outputs.logits;
-    let statistics = contract.outputs.statistics.iter().map(|statistic| &statistic.port);
-    let states = contract.states.iter().flat_map(|state| [Some(&state.present), state.columns.as_ref()]).flatten();
-    let outputs: Vec<&Port> = [logits].into_iter().chain(states).chain(statistics).collect();
+    let (inputs, outputs) = (contract.input_ports(), contract.output_ports());
     let required = session.inputs();
     // Inputs with a default are listed apart.
     let optional = session.overridable_initializers();
@@ -69,9 +63,9 @@ fn differences(session: &OrtSession, contract: &Contract) -> Vec<String> {
     problems.extend(unlike("output", &outputs, &given));
     let unfed = required.iter().map(Outlet::name).filter(|name| inputs.iter().all(|port| port.name != *name));
     problems.extend(unfed.map(|name| format!("the input {name} is not described")));
-    if logits.shape.last().and_then(|dim| dim.fixed()) != Some(contract.vocab_size) {
-        problems.push(format!("the output {} has no row of {} logits", logits.name, contract.vocab_size));
-    }
+    let logits = contract.outputs.logits.as_ref();
+    let short = logits.filter(|it| it.shape.last().and_then(|dim| dim.fixed()) != Some(contract.vocab_size));
+    problems.extend(short.map(|it| format!("the output {} has no row of {} logits", it.name, contract.vocab_size)));
     problems
 }
 

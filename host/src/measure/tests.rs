@@ -112,7 +112,7 @@ pub(crate) fn contract(weight_bytes: u64) -> Contract {
         |name: &str, dtype: &str, shape: &str| format!(r#"{{"name":"{name}","dtype":"{dtype}","shape":{shape}}}"#);
     let state = |kind: &str, dtype: &str, shape: &str| {
         format!(
-            r#"{{"layer":0,"kind":"{kind}","update":"in_place","past":{},"present":{}}}"#,
+            r#"{{"layer":0,"kind":"{kind}","update":"in_place","axis":2,"past":{},"present":{}}}"#,
             port("a", dtype, shape),
             port("b", dtype, shape)
         )
@@ -128,7 +128,7 @@ pub(crate) fn contract(weight_bytes: u64) -> Contract {
             "minimum_runtime_minor":30,"padding":"none","vocab_size":96,"hidden_size":4,"layers":2,"context_length":64,
             "rope":null,"table":{{"rows":96,"columns":4,"format":{{"kind":"dense","dtype":"float32"}},"values":{location},
             "scales":null,"zero_points":null}},"weight_bytes":{weight_bytes},
-            "inputs":{{"input_ids":{port},"attention_mask":{port},"num_logits_to_keep":{port}}},
+            "inputs":{{"kind":"ids","input_ids":{port},"attention_mask":{port},"num_logits_to_keep":{port}}},
             "outputs":{{"logits":{port},"statistics":[]}},"states":[{states}]}}"#,
         version = VERSION,
         port = port("p", "int64", r#"["batch"]"#),

@@ -248,6 +248,7 @@ fn is_for(purpose: Purpose) -> &'static str {
         Purpose::General => "is a model and takes no statistics",
         Purpose::Prefill => "is the part of another graph that computes prompts",
         Purpose::Calibrate => "takes statistics for `lfm2-host calibrate`, and is no model to run",
+        Purpose::Chunk | Purpose::Token => "is a static graph, which goes with the general graph of its package",
     }
 }
 
@@ -256,6 +257,7 @@ fn instead_of(needed: Purpose) -> &'static str {
         Purpose::General => "name the graph of a package that was exported without --for",
         Purpose::Prefill => "export the model with a graph for prompts",
         Purpose::Calibrate => "name a graph that `lfm2-export MODEL --for calibrate --out x.onnx` wrote",
+        Purpose::Chunk | Purpose::Token => "export the model with --for and the provider that it is to run on",
     }
 }
 
