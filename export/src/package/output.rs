@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{is_prefill_name, prefill_name};
 
-use crate::recipe::Recipe;
+use crate::recipe::{CALIBRATE_SUFFIX, Recipe};
 
 /// Where a package goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Output {
 
     /// As [`Output::new`], for a graph for calibration: in the layout of the hub it has a name that no runtime looks for.
     pub fn for_calibration(path: &Path) -> Result<Self, OutputError> {
-        Self::with_suffix(path, "_calibrate")
+        Self::with_suffix(path, CALIBRATE_SUFFIX)
     }
 
     fn with_suffix(path: &Path, suffix: &str) -> Result<Self, OutputError> {
