@@ -50,8 +50,8 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
 
     let cancel = Cancel::new();
     interrupt::takes_over(&cancel).map_err(CliError::failed)?;
-    // Whether it can be written is known before the work.
-    let partial = Partial::create(&args.out)?;
+    // Whether it can be written is known before the work, during which nothing lies there: the program may be ended.
+    drop(Partial::create(&args.out)?);
     let package = load::open(&model, Purpose::Calibrate)?;
     let fingerprint = package.model().ok_or_else(|| NoFingerprint { graph: shown(package.graph()) });
     let fingerprint = fingerprint.map_err(CliError::failed)?;
@@ -68,7 +68,7 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     };
     tracing::info!(tokens = calibration.tokens, documents = read.documents, "the statistics are taken");
     let json = calibration.to_json().map_err(CliError::failed)?;
-    partial.finish(&args.out, json.as_bytes())?;
+    Partial::create(&args.out)?.finish(&args.out, json.as_bytes())?;
     writeln!(io::stdout(), "{}", args.out.display()).map_err(CliError::output)?;
     Ok(Exit::Done)
 }
