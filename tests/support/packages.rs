@@ -84,7 +84,18 @@ impl Exported {
     /// A decoder on the CPU whose runs of at least `from` tokens go through the companion, which must be there.
     pub fn decoder_with_companion(&self, from: usize) -> OrtDecoder {
         let mut decoder = self.decoder();
-        let package = Package::open(&self.graph).unwrap().prefill(Wanted::Auto).unwrap().expect("there is a companion");
+        let package = Package::open(&self.graph).unwrap().prefill(Wanted::Int8).unwrap().expect("there is a companion");
+        let load =
+            move || Session::new(Runtime::load(None).unwrap(), &package, provider::named("cpu").unwrap(), &THREAD);
+        decoder.set_companion(Companion::when_needed(load).always_from(from));
+        decoder
+    }
+
+    /// A decoder on the CPU whose runs of at least `from` tokens go through a second session of the same graph: what the two hand to
+    /// each other is then all that can differ.
+    pub fn decoder_with_twin(&self, from: usize) -> OrtDecoder {
+        let mut decoder = self.decoder();
+        let package = Package::open(&self.graph).unwrap();
         let load =
             move || Session::new(Runtime::load(None).unwrap(), &package, provider::named("cpu").unwrap(), &THREAD);
         decoder.set_companion(Companion::when_needed(load).always_from(from));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose};
 use lfm2_graphs::dialect::{Dialect, Observed};
-use lfm2_graphs::ir::{Format, Graph, Role};
+use lfm2_graphs::ir::{Content, Format, Graph, Role};
 use lfm2_graphs::lfm2::{BuildError, Config, build};
 
 use super::{Options, Output};
@@ -59,6 +59,7 @@ impl<'f> Part<'f> {
         let graph = Graph::new(recipe.activations, format).with_caches(|name| caches.get(name).cloned());
         let mut contract = build(config, dialect, options.extras(), &graph)?;
         contract.purpose = Purpose::Prefill;
+        contract.preferred = is_coarser(&general.graph.content());
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let (name, data) = (output.prefill_name(), output.prefill_data_name());
         Ok(Self { graph, contract, layout, name, data, shared: Some(general.data.clone()) }.described(options))
@@ -94,6 +95,13 @@ impl<'f> Part<'f> {
             minimum_runtime_minor: self.contract.minimum_runtime_minor,
         }
     }
+}
+
+/// Whether products of bytes are at least as exact as those of a graph: one whose matrices all have 4 bits.
+fn is_coarser(content: &Content) -> bool {
+    let weights = content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
+    let mut matrices = weights.filter(|weight| weight.role == Role::Matrix);
+    matrices.all(|weight| matches!(weight.format, Format::Blocks(blocks) if blocks.bits == 4))
 }
 
 /// Builds the graph, with statistics if it is for calibration.

@@ -34,6 +34,9 @@ pub struct Contract {
     pub dialect: String,
     /// What the graph is for.
     pub purpose: Purpose,
+    /// Whether hosts run the graph without being asked for it. False for a companion that computes less exactly than the graph that
+    /// it goes with.
+    pub preferred: bool,
     /// Name of the recipe for weights and activations: `fp32`, `fp16`, `q8`, `q4`, ...
     pub precision: String,
     /// Version of the default ONNX operator set.

@@ -146,7 +146,8 @@ pub(super) struct RuntimeArgs {
     /// a package of `lfm2-export --rollback`
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) speculate: Option<String>,
-    /// What runs long prompts: auto takes the package's graph for prompts if it has one, int8 insists on it, same does without
+    /// What runs long prompts: auto takes the package's graph for prompts if it has one that is as exact as the other, int8
+    /// insists on it, same does without
     #[arg(long, value_name = "GRAPH", default_value = "auto")]
     pub(super) prefill: String,
 

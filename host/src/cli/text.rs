@@ -44,10 +44,6 @@ pub(super) struct PlaceArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<String>,
 
-    /// What runs the text: same takes the general graph, auto the package's graph for prompts if it has one, int8 insists on it
-    #[arg(long, value_name = "GRAPH", default_value = "same")]
-    prefill: String,
-
     /// The ONNX Runtime library; without it, the usual places are searched
     #[arg(long, value_name = "FILE")]
     ort_lib: Option<PathBuf>,
@@ -58,14 +54,9 @@ pub(super) struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    /// The same place for a reference, whose prompts run on its general graph.
-    pub(super) fn of_reference(&self) -> Self {
-        Self { prefill: "same".to_owned(), ..self.clone() }
-    }
-
-    /// How to load the package at `model`.
+    /// How to load the package at `model`, whose general graph runs everything.
     pub(super) fn settings(self, model: PathBuf, problems: &mut Problems) -> LoadSettings {
-        let Self { ep, threads, prefill, ort_lib, verify } = self;
+        let Self { ep, threads, ort_lib, verify } = self;
         let args = RuntimeArgs {
             ep,
             threads,
@@ -73,7 +64,7 @@ impl PlaceArgs {
             low_memory: false,
             max_context: None,
             speculate: None,
-            prefill,
+            prefill: "same".to_owned(),
             ort_lib,
             verify,
         };

@@ -124,7 +124,7 @@ pub(crate) fn contract(weight_bytes: u64) -> Contract {
         state("value", "float16", r#"["batch",2,"rows",8]"#),
     ];
     let text = format!(
-        r#"{{"version":{version},"family":"lfm2","dialect":"contrib","purpose":"general","precision":"q4","opset":21,
+        r#"{{"version":{version},"family":"lfm2","dialect":"contrib","purpose":"general","preferred":true,"precision":"q4","opset":21,
             "minimum_runtime_minor":30,"padding":"none","vocab_size":96,"hidden_size":4,"layers":2,"context_length":64,
             "rope":null,"table":{{"rows":96,"columns":4,"format":{{"kind":"dense","dtype":"float32"}},"values":{location},
             "scales":null,"zero_points":null}},"weight_bytes":{weight_bytes},
