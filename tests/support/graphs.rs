@@ -163,7 +163,8 @@ fn library() -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let folder = repository.join(".runtime/onnxruntime");
     let entries = folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path());
-    let is_library = |path: &PathBuf| platform::is_library_name(&path.file_name().unwrap().to_string_lossy());
+    let is_library =
+        |path: &PathBuf| platform::is_library_file(&path.file_name().unwrap().to_string_lossy(), "onnxruntime");
     let library = entries.into_iter().find(is_library);
     library.unwrap_or_else(|| panic!("there is no ONNX Runtime in {}: run `make runtime`", folder.display()))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench::BenchArgs, calibrate::CalibrateArgs, eval::EvalArgs};
+use super::{bench::BenchArgs, calibrate::CalibrateArgs, doctor::DoctorArgs, eval::EvalArgs, provider::ProviderArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +25,8 @@ Examples:
       Speed of prefill and decoding, memory and latencies; `lfm2-host bench --help` says more.
   lfm2-host eval --model q4.onnx --reference fp32.onnx --text dialogues.jsonl
       How far a quantized model is from the exact one; `lfm2-host eval --help` has more.
+  lfm2-host doctor --model lfm2.onnx
+      What this machine can run the package on, and how to get what is missing.
 
 Exit status:
   0 if all went well, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
@@ -79,6 +81,7 @@ pub(super) enum Command {
     Bench(Box<BenchArgs>),
     Eval(EvalArgs),
     Calibrate(CalibrateArgs),
+    Doctor(DoctorArgs),
 }
 
 /// How tokens are chosen, and when to end.
@@ -122,9 +125,8 @@ pub(super) struct GenerationArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeArgs {
-    /// Execution provider; this version has cpu
-    #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
-    pub(super) ep: String,
+    #[command(flatten)]
+    pub(super) provider: ProviderArgs,
 
     /// Number of threads; by default as many as there are physical cores
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -146,14 +148,11 @@ pub(super) struct RuntimeArgs {
     /// a package of `lfm2-export --rollback`
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) speculate: Option<String>,
+
     /// What runs long prompts: auto takes the package's graph for prompts if it has one that is as exact as the other, int8
     /// insists on it, same does without
     #[arg(long, value_name = "GRAPH", default_value = "auto")]
     pub(super) prefill: String,
-
-    /// The ONNX Runtime library; without it, the usual places are searched
-    #[arg(long, value_name = "FILE")]
-    pub(super) ort_lib: Option<PathBuf>,
 
     /// Compare all files of the package with the hashes in its manifest first
     #[arg(long)]

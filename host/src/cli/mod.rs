@@ -6,10 +6,12 @@ mod args;
 mod bench;
 mod calibrate;
 mod chat;
+mod doctor;
 mod error;
 mod eval;
 mod interrupt;
 mod load;
+mod provider;
 mod report;
 mod settings;
 mod sink;
@@ -64,6 +66,7 @@ fn run(mut args: Args) -> Result<Exit, CliError> {
         Some(Command::Bench(bench)) => bench::bench(&bench, args.verbose, args.quiet),
         Some(Command::Eval(eval)) => eval::eval(eval, args.quiet),
         Some(Command::Calibrate(calibrate)) => calibrate::run(calibrate, args.quiet),
+        Some(Command::Doctor(doctor)) => doctor::doctor(&doctor, args.quiet),
         None => converse(args),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::RuntimeArgs;
+use super::provider::ProviderArgs;
 use super::settings::LoadSettings;
 use super::{CliError, Problems};
 use crate::chat::ChatTemplate;
@@ -36,17 +37,12 @@ pub(super) struct TextArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct PlaceArgs {
-    /// Execution provider; this version has cpu
-    #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
-    ep: String,
+    #[command(flatten)]
+    provider: ProviderArgs,
 
     /// Number of threads; by default as many as there are physical cores
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<String>,
-
-    /// The ONNX Runtime library; without it, the usual places are searched
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
 
     /// Compare all files of the package with the hashes in its manifest first
     #[arg(long)]
@@ -56,16 +52,15 @@ pub(super) struct PlaceArgs {
 impl PlaceArgs {
     /// How to load the package at `model`, whose general graph runs everything.
     pub(super) fn settings(self, model: PathBuf, problems: &mut Problems) -> LoadSettings {
-        let Self { ep, threads, ort_lib, verify } = self;
+        let Self { provider, threads, verify } = self;
         let args = RuntimeArgs {
-            ep,
+            provider,
             threads,
             battery: false,
             low_memory: false,
             max_context: None,
             speculate: None,
             prefill: "same".to_owned(),
-            ort_lib,
             verify,
         };
         LoadSettings::resolve(model, args, problems)

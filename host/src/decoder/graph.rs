@@ -5,7 +5,7 @@ use ort::memory::Allocator;
 use ort::session::{IoBinding, RunOptions, SessionOutputs};
 use ort::value::{Shape, Tensor};
 
-use crate::session::Session;
+use crate::session::{Placement, Session};
 use crate::state::{State, StateError, cpu};
 
 /// A session and its bindings. Several graphs may work on one state, each in a place of its own.
@@ -69,6 +69,11 @@ impl Graph {
     /// Description of the graph.
     pub(super) fn contract(&self) -> &Contract {
         self.session.contract()
+    }
+
+    /// Which node runs where.
+    pub(super) fn placement(&self) -> &Placement {
+        self.session.placement()
     }
 
     /// What is bound.

@@ -11,7 +11,6 @@ use crate::decoder::{Companion, Decoder, DecoderSettings, OrtDecoder};
 use crate::package::{Package, Prefill};
 use crate::platform;
 use crate::provider::{self, SessionOptions};
-use crate::runtime::Runtime;
 use crate::session::Session;
 
 /// What is measured, and how.
@@ -66,7 +65,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let start = Instant::now();
     let package = Package::open(&cell.model)?;
     let provider = provider::named(&cell.provider)?;
-    let runtime = Runtime::load(cell.library.as_deref())?;
+    let runtime = provider::load_runtime(&[provider], cell.library.as_deref())?;
     let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning, ..SessionOptions::default() };
     let session_start = Instant::now();
     let session = Session::new(runtime, &package, provider, &options)?;

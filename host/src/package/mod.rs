@@ -90,6 +90,13 @@ impl Package {
         names.filter_map(|name| manifest.files.iter().find(|file| file.name == *name)).collect()
     }
 
+    /// What tells the graph and its weights from all others, in hexadecimal digits; nothing if no manifest lists the graph.
+    pub fn fingerprint(&self) -> Option<String> {
+        let files = self.graph_files();
+        let hashes: Vec<&str> = files.iter().map(|file| file.sha256.as_str()).collect();
+        (!hashes.is_empty()).then(|| files::sha256_of(hashes.join("\n").as_bytes()))
+    }
+
     /// What tells the checkpoint from others, if there is a manifest that lists the graph.
     pub fn model(&self) -> Option<&str> {
         self.listed().map(|(manifest, _)| manifest.model.as_str())
