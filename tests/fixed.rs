@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use lfm2_export::check;
+use lfm2_export::proto::{Data, decode, encode};
+use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::{Contract, Purpose, State, StateKind, Update};
 use lfm2_graphs::dialect::{Dialect, Fixed, FixedFor, Portable};
-use lfm2_graphs::ir::{Blocks, DType};
+use lfm2_graphs::ir::{Blocks, DType, Graph, Source};
 use lfm2_graphs::lfm2::{Config, Extras, Mixer, build};
 use lfm2_tests::compare::{Agreement, agreement};
 use lfm2_tests::graphs::{Loaded, Tensor, run};
@@ -308,4 +311,42 @@ fn models_without_attention_take_rows_alone() {
     let names: Vec<_> = contract.input_ports().into_iter().map(|port| port.name.clone()).collect();
     assert_eq!(names, ["inputs_embeds", "past_conv.0", "past_conv.1"]);
     assert_eq!(Array1::from_iter(graph.content().inputs.iter().map(|(_, port)| port.name.clone())).to_vec(), names);
+}
+
+/// What a provider gets wrong, or does not take, is not in the graphs for it: neither in those of any recipe nor of any model.
+#[test]
+fn providers_take_every_graph_as_a_whole() {
+    let check_graph =
+        |provider: FixedFor, config: &Config, graph: &Graph<'_>, window: [usize; 2], logits: bool, what: &str| {
+            let dialect = Fixed::new(provider, window[0], window[1], logits);
+            build(config, &dialect, Extras::default(), graph).unwrap();
+            let content = graph.content();
+            let bytes = |source: &Source| match source {
+                Source::Ints(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                _ => Vec::new(),
+            };
+            let data = content.initializers.iter().map(|(_, it)| Data::Inline(bytes(&it.source))).collect();
+            let model = decode(&encode(&content, "{}", data)).unwrap();
+            let target = provider.target();
+            let checked = check::check(what, &model, check::rules(target).unwrap());
+            assert!(checked.is_whole() && checked.partitions == 1, "{checked}");
+        };
+    for provider in PROVIDERS {
+        for (tokens, logits) in [(1, true), (4, false)] {
+            for precision in Precision::ALL {
+                let recipe = precision.recipe().unwrap();
+                let graph = match provider {
+                    FixedFor::Coreml => models::graph(Precision::Fp16),
+                    FixedFor::Nnapi => models::graph(Precision::Fp32),
+                    FixedFor::Qnn => Graph::new(recipe.activations, |name, role, _| recipe.format(name, role)),
+                };
+                check_graph(provider, &models::config(), &graph, [tokens, 8], logits, precision.as_str());
+            }
+            for seed in 0..24 {
+                let config = random_config(seed);
+                let weights = Weights { seed, activations: DType::Float32, blocks: None, channels: false };
+                check_graph(provider, &config, &weights.graph(), [tokens, 24], logits, &format!("{config:?}"));
+            }
+        }
+    }
 }
