@@ -44,7 +44,7 @@ fn check(
 }
 
 /// Where the file that the manifest calls `name` lies; none if that is outside of `folder`.
-pub(super) fn path_in(folder: &Path, name: &str) -> Option<PathBuf> {
+pub(crate) fn path_in(folder: &Path, name: &str) -> Option<PathBuf> {
     let inside = !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     inside.then(|| folder.join(name))
 }
