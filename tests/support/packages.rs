@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lfm2_export::package::{Caches, DialectName, Options, Output, Prefill, export};
+use lfm2_export::package::{Caches, DialectName, Options, Output, Prefill, Targets, export};
 use lfm2_export::recipe::{Precision, Recipe};
 use lfm2_graphs::contract::{Padding, Purpose};
 use lfm2_host::decoder::{Companion, OrtDecoder};
@@ -115,6 +115,7 @@ pub fn with_recipe(recipe: Recipe, dialect: DialectName, padding: Padding) -> Op
         purpose: Purpose::General,
         prefill: Prefill::Same,
         caches: Caches::Activations,
+        targets: Targets::cpu(),
         calibration: None,
         threads: None,
     }

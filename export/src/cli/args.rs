@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lfm2_graphs::contract::{Padding, Purpose};
+use lfm2_graphs::contract::{Padding, Target};
 
 use crate::package::{Caches, DialectName, Prefill};
 use crate::recipe::Precision;
@@ -15,6 +15,8 @@ Examples:
   lfm2-export LiquidAI/LFM2-350M --out lfm2/ --precision q4-mixed
   lfm2-export ./my-fine-tune --out my.onnx --precision q8
   lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --precision q4 --rollback
+  lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --for cpu,coreml
+      Also graphs of fixed shapes for Core ML. Without --for, there are such graphs for Qualcomm's NPUs (qnn).
   lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
       A graph for `lfm2-host calibrate`, which measures what quantization should spare.
   lfm2-export --out lfm2.onnx --precision q4 --prefill int8    long prompts faster, for a larger package
@@ -58,9 +60,16 @@ pub(super) struct ExportArguments {
     /// Where the package goes: `x.onnx` puts everything beside that file, `folder/` makes the layout of the hub.
     #[arg(long, value_name = "PATH", required = true)]
     pub(super) out: Option<PathBuf>,
-    /// Writes a graph for something else than running the model: calibrate takes statistics for quantization, in fp32.
-    #[arg(long = "for", value_enum, value_name = "PURPOSE")]
-    pub(super) purpose: Option<PurposeArgument>,
+    /// What the package is for: providers, separated by commas, of which each gets graphs of its own beside the general graph; or
+    /// calibrate alone, a graph that takes statistics for quantization, in fp32 [default: cpu,qnn]
+    #[arg(long = "for", value_enum, value_name = "LIST", value_delimiter = ',')]
+    pub(super) purpose: Vec<PurposeArgument>,
+    /// Tokens of a prompt that NPUs take at once [default: 128, or the context if that is shorter]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) chunk: Option<usize>,
+    /// Longest conversation on NPUs, whose graphs have fixed sizes [default: 1024, or the model's limit if that is less]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) static_context: Option<usize>,
     /// Number formats: q4, q4-mixed, q4f16, q8, fp16 or fp32; `lfm2-export recipes` says what each is.
     #[arg(long, default_value_t, default_value_if("purpose", "calibrate", "fp32"))]
     pub(super) precision: Precision,
@@ -149,8 +158,29 @@ pub(super) struct DiffArguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum PurposeArgument {
+    /// The processor: the general graph, which is always written.
+    Cpu,
+    /// Qualcomm's NPUs: fixed shapes, the weights of the general graph.
+    Qnn,
+    /// Apple's Core ML: fixed shapes, weights and activations in float16.
+    Coreml,
+    /// Android's NNAPI: fixed shapes, weights and activations in float32.
+    Nnapi,
     /// For `lfm2-host calibrate`, which writes what `--calibration` reads.
     Calibrate,
+}
+
+impl PurposeArgument {
+    /// The provider, if it is one.
+    pub(super) fn target(self) -> Option<Target> {
+        match self {
+            Self::Cpu => Some(Target::Cpu),
+            Self::Qnn => Some(Target::Qnn),
+            Self::Coreml => Some(Target::Coreml),
+            Self::Nnapi => Some(Target::Nnapi),
+            Self::Calibrate => None,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -186,14 +216,6 @@ pub(super) enum PaddingArgument {
     None,
     /// Prompts of different lengths, padded on the left.
     Left,
-}
-
-impl From<PurposeArgument> for Purpose {
-    fn from(argument: PurposeArgument) -> Self {
-        match argument {
-            PurposeArgument::Calibrate => Self::Calibrate,
-        }
-    }
 }
 
 impl From<DialectArgument> for DialectName {

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use calibration::{CALIBRATION_VERSION, Calibration};
 pub use manifest::{
-    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, is_prefill_name, prefill_name,
+    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, is_companion_name,
+    prefill_name,
 };
 pub use target::Target;
 
