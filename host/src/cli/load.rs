@@ -101,6 +101,8 @@ pub(super) fn decoder(settings: &LoadSettings, package: &Package, cancel: &Cance
             options: settings.provider.session(provider, &settings.session),
             max_context: settings.max_context.map(usize::from),
             prefill: settings.prefill,
+            compiled: settings.compiled.as_deref(),
+            verify: settings.verify,
             speculate: settings.speculate.is_some(),
         };
         let mut decoder = opening.decoder().map_err(CliError::failed)?;

@@ -70,6 +70,7 @@ impl PlaceArgs {
             max_context: None,
             speculate: None,
             prefill,
+            compiled: None,
             verify,
         };
         LoadSettings::resolve(model, args, problems)

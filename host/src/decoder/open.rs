@@ -1,8 +1,11 @@
 //! From a package and a provider to a decoder: which graphs the provider takes, and how they run.
 
+use std::path::Path;
+
 use lfm2_graphs::contract::Target;
 
 use super::{AnyDecoder, Companion, DecoderError, FixedDecoder, OrtDecoder};
+use crate::compiled::{self, Compiled, CompiledError};
 use crate::package::{Package, PackageError, Prefill};
 use crate::provider::{Provider, SessionOptions};
 use crate::runtime::Runtime;
@@ -23,6 +26,11 @@ pub struct Opening<'a> {
     pub max_context: Option<usize>,
     /// What runs prompts (`--prefill`).
     pub prefill: Prefill,
+    /// Folder with graphs that were compiled ahead of time (`--compiled`).
+    pub compiled: Option<&'a Path>,
+    /// Whether compiled graphs are compared with their SHA-256 first (`--verify`); the package's files are for
+    /// [`Package::verify`].
+    pub verify: bool,
     /// Whether tokens are to be verified and taken back (`--speculate`).
     pub speculate: bool,
 }
@@ -32,6 +40,9 @@ impl Opening<'_> {
     pub fn decoder(self) -> Result<AnyDecoder, OpenError> {
         let name = self.provider.name();
         let target = Target::named(name).ok_or(OpenError::NoTarget { provider: name })?;
+        if self.compiled.is_some() && name != compiled::PROVIDER {
+            return Err(OpenError::NotCompiled { provider: name });
+        }
         if target.is_static() { self.fixed(target) } else { self.dynamic(target) }
     }
 
@@ -64,7 +75,17 @@ impl Opening<'_> {
             return Err(OpenError::Static { provider: provider.name(), problems });
         }
         let pair = package.pair(target)?;
-        let load = |package: &Package| Session::new(runtime, package, provider, &options);
+        let compiled = self.compiled.map(|folder| Compiled::open(folder, &pair, runtime, provider, &options));
+        let compiled = compiled.transpose()?;
+        if let Some(compiled) = compiled.as_ref().filter(|_| self.verify) {
+            compiled.verify()?;
+        }
+        let load = |package: &Package| -> Result<Session, OpenError> {
+            match &compiled {
+                Some(compiled) => Ok(compiled.session(runtime, package, provider, &options)?),
+                None => Ok(Session::new(runtime, package, provider, &options)?),
+            }
+        };
         let (chunk, token) = (load(&pair.chunk)?, load(&pair.token)?);
         let folder = pair.token.graph().parent().unwrap_or(pair.token.folder());
         Ok(AnyDecoder::Fixed(FixedDecoder::new(chunk, token, folder, self.max_context)?))
@@ -89,6 +110,15 @@ pub enum OpenError {
         /// One sentence for each setting.
         problems: Vec<&'static str>,
     },
+    /// A provider that nothing is compiled for ahead of time.
+    #[error("--compiled is for --ep {}, and this is --ep {provider}", compiled::PROVIDER)]
+    NotCompiled {
+        /// The provider.
+        provider: &'static str,
+    },
+    /// Compiled graphs that cannot be used.
+    #[error(transparent)]
+    Compiled(#[from] CompiledError),
     /// The package has no such graphs, or they are not complete.
     #[error(transparent)]
     Package(#[from] PackageError),

@@ -13,7 +13,7 @@ use lfm2_graphs::contract::{
     Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose, Target,
 };
 
-pub(crate) use files::{path_in, sha256};
+pub(crate) use files::{hash_problem, path_in, sha256, size_problem};
 use metadata::MetadataError;
 pub use pair::Pair;
 pub use prefill::Prefill;

@@ -1,7 +1,9 @@
 //! One graph, loaded onto a provider.
 
+mod compile;
 mod placement;
 
+pub(crate) use compile::compile;
 pub use placement::{PlacedNode, Placement};
 
 use std::collections::HashSet;
@@ -35,15 +37,26 @@ impl Session {
         provider: &dyn Provider,
         options: &SessionOptions,
     ) -> Result<Self, SessionError> {
+        Self::compiled(runtime, package, package.graph(), provider, options)
+    }
+
+    /// Loads the ONNX file `graph`, which `provider` made from the graph of `package` ahead of time.
+    pub(crate) fn compiled(
+        runtime: &Runtime,
+        package: &Package,
+        graph: &Path,
+        provider: &dyn Provider,
+        options: &SessionOptions,
+    ) -> Result<Self, SessionError> {
         let contract = package.contract();
         provider::check(provider, contract)?;
         runtime.require(contract.minimum_runtime_minor, package.graph())?;
         let fingerprint = package.fingerprint();
         let setup = Setup { runtime, options, fingerprint: fingerprint.as_deref() };
-        let (inner, placement) = load(package.graph(), provider, &setup)?;
+        let (inner, placement) = load(graph, provider, &setup)?;
         let problems = differences(&inner, contract);
         if !problems.is_empty() {
-            return Err(SessionError::Ports { graph: package.graph().to_owned(), problems });
+            return Err(SessionError::Ports { graph: graph.to_owned(), problems });
         }
         Ok(Self { inner, contract: contract.clone(), placement })
     }
@@ -177,6 +190,14 @@ pub enum SessionError {
     /// ONNX Runtime could not load the file.
     #[error("{graph} cannot be loaded: {reason}", graph = graph.display())]
     Load {
+        /// The ONNX file.
+        graph: PathBuf,
+        /// What ONNX Runtime said.
+        reason: String,
+    },
+    /// The provider's compiler failed.
+    #[error("{graph} cannot be compiled: {reason}", graph = graph.display())]
+    Compile {
         /// The ONNX file.
         graph: PathBuf,
         /// What ONNX Runtime said.
