@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench::BenchArgs, calibrate::CalibrateArgs, compile::CompileArgs, eval::EvalArgs, provider::ProviderArgs};
+use super::{
+    bench::BenchArgs, calibrate::CalibrateArgs, compile::CompileArgs, doctor::DoctorArgs, eval::EvalArgs,
+    provider::ProviderArgs,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +30,8 @@ Examples:
       Compile for a Snapdragon ahead of time; `lfm2-host compile --help` says more.
   lfm2-host eval --model q4.onnx --reference fp32.onnx --text dialogues.jsonl
       How far a quantized model is from the exact one; `lfm2-host eval --help` has more.
+  lfm2-host doctor --model lfm2.onnx
+      What this machine can run the package on, and how to get what is missing.
 
 Exit status:
   0 if all went well, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
@@ -82,6 +87,7 @@ pub(super) enum Command {
     Eval(EvalArgs),
     Calibrate(CalibrateArgs),
     Compile(CompileArgs),
+    Doctor(DoctorArgs),
 }
 
 /// How tokens are chosen, and when to end.

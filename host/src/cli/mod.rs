@@ -7,6 +7,7 @@ mod bench;
 mod calibrate;
 mod chat;
 mod compile;
+mod doctor;
 mod error;
 mod eval;
 mod interrupt;
@@ -67,6 +68,7 @@ fn run(mut args: Args) -> Result<Exit, CliError> {
         Some(Command::Eval(eval)) => eval::eval(eval, args.quiet),
         Some(Command::Compile(compile)) => compile::run(compile, args.quiet),
         Some(Command::Calibrate(calibrate)) => calibrate::run(calibrate, args.quiet),
+        Some(Command::Doctor(doctor)) => doctor::doctor(&doctor, args.quiet),
         None => converse(args),
     }
 }

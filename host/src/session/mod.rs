@@ -2,9 +2,11 @@
 
 mod compile;
 mod placement;
+mod trial;
 
 pub(crate) use compile::compile;
 pub use placement::{PlacedNode, Placement};
+pub use trial::trial;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::package::Package;
+use crate::platform;
 use crate::provider::{self, Fallback, Provider, ProviderError, SessionOptions, Setup};
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -77,11 +80,15 @@ impl Session {
 /// # Errors
 /// If a node runs elsewhere and [`SessionOptions::fallback`] or [`Provider::fallback`] does not allow it.
 pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<(OrtSession, Placement), SessionError> {
-    let failed = |reason: ort::Error| SessionError::Load { graph: graph.to_owned(), reason: reason.to_string() };
+    let failed = |reason: ort::Error| SessionError::Load {
+        graph: graph.to_owned(),
+        reason: provider::plain(&reason.to_string()),
+    };
     let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
     let (key, value) = placement::RECORD;
     let builder = builder.with_config_entry(key, value).map_err(|error| failed(error.into()))?;
-    let session = provider.configure(builder, setup)?.commit_from_file(graph).map_err(failed)?;
+    let mut builder = provider.configure(builder, setup)?;
+    let session = clean(provider, || builder.commit_from_file(graph)).map_err(failed)?;
     let placement = Placement::of(&session).map_err(failed)?;
     let name = provider.runtime_name();
     let count = placement.elsewhere(name).count();
@@ -107,6 +114,11 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
             })
         }
     }
+}
+
+/// Does `work`. What the library of a plugin prints meanwhile is kept from standard output.
+fn clean<T>(provider: &dyn Provider, work: impl FnOnce() -> T) -> T {
+    if provider.plugin().is_some() { platform::keep_output_clean(work) } else { work() }
 }
 
 /// What the contract says otherwise than the graph. Nothing may be allocated by a contract before this is empty.
@@ -201,6 +213,14 @@ pub enum SessionError {
         /// The ONNX file.
         graph: PathBuf,
         /// What ONNX Runtime said.
+        reason: String,
+    },
+    /// Not even a small graph runs.
+    #[error("--ep {provider} does not work here: {reason}")]
+    Trial {
+        /// The provider.
+        provider: &'static str,
+        /// What went wrong.
         reason: String,
     },
     /// A part of the graph would run on another provider.
