@@ -172,6 +172,13 @@ fn names(output: &Output, provider: FixedFor, purpose: Purpose) -> Result<(Strin
     Ok((name, output.target_data_name(target)))
 }
 
+/// Whether products of bytes are at least as exact as those of a graph: one whose matrices all have 4 bits.
+fn is_coarser(content: &Content) -> bool {
+    let weights = content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
+    let mut matrices = weights.filter(|weight| weight.role == Role::Matrix);
+    matrices.all(|weight| matches!(weight.format, Format::Blocks(blocks) if blocks.bits == 4))
+}
+
 /// Builds the graph, with statistics if it is for calibration.
 fn build_for(
     options: &Options,

@@ -13,7 +13,7 @@ use super::load;
 use super::text::{PlaceArgs, TextArgs, bar, shown};
 use super::{CliError, Problems, interrupt};
 use crate::cancel::Cancel;
-use crate::decoder::{Decoder, DecoderError, OrtDecoder};
+use crate::decoder::{AnyDecoder, Decoder, DecoderError};
 use crate::evaluate::{Estimate, Evaluation, EvaluationError, Pass, evaluate, work};
 use crate::package::{Package, Prefill};
 use crate::text::Tokenizer;
@@ -153,7 +153,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(package: &Package, decoder: &OrtDecoder) -> Self {
+    fn new(package: &Package, decoder: &AnyDecoder) -> Self {
         let contract = package.contract();
         Self {
             graph: shown(package.graph()),

@@ -61,6 +61,7 @@ impl PlaceArgs {
             max_context: None,
             speculate: None,
             prefill: "same".to_owned(),
+            compiled: None,
             verify,
         };
         LoadSettings::resolve(model, args, problems)

@@ -2,16 +2,20 @@
 
 mod files;
 mod metadata;
+mod pair;
 mod prefill;
 mod select;
 
 use std::fs::{self, File};
 use std::path::{self, Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose};
+use lfm2_graphs::contract::{
+    Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose, Target,
+};
 
-pub(crate) use files::sha256;
+pub(crate) use files::{hash_problem, path_in, sha256, size_problem};
 use metadata::MetadataError;
+pub use pair::Pair;
 pub use prefill::Prefill;
 
 /// One graph of a package, described and complete.
@@ -239,6 +243,30 @@ pub enum PackageError {
         graph: PathBuf,
         /// What lies in the companion's place.
         companion: PathBuf,
+    },
+    /// A provider that the package has no graphs for.
+    #[error("{graph} has no graphs for --ep {target} beside it; write them with `lfm2-export MODEL --for cpu,{target} --out {out}`", graph = graph.display(), out = out.display())]
+    NoTarget {
+        /// The general graph.
+        graph: PathBuf,
+        /// What the graphs were to be for.
+        target: Target,
+        /// What the package was exported to.
+        out: PathBuf,
+    },
+    /// Graphs that were not exported together.
+    #[error(
+        "the graphs for --ep {target} beside {graph} do not belong to it; export the model again with --for cpu,{target}:\n{problems}",
+        graph = graph.display(),
+        problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    )]
+    Pair {
+        /// The general graph.
+        graph: PathBuf,
+        /// What the graphs are for.
+        target: Target,
+        /// One sentence for each difference.
+        problems: Vec<String>,
     },
     /// Verification of a graph that no manifest lists.
     #[error("{graph} cannot be verified: there is no {MANIFEST_NAME} in {folder} that lists it", graph = graph.display(), folder = folder.display())]

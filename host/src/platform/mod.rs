@@ -2,10 +2,12 @@
 
 mod machine;
 mod memory;
+mod output;
 mod process;
 
 pub use machine::{Machine, available_memory, largest_cache};
 pub use memory::{peak_memory, reset_peak_memory};
+pub(crate) use output::keep_output_clean;
 pub use process::keep_from_interrupts;
 
 use std::env;
