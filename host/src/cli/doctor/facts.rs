@@ -165,7 +165,10 @@ fn packages(provider: &dyn Provider, general: &Package) -> Result<Vec<Package>, 
 
 /// A package that was exported for others.
 #[derive(Debug, thiserror::Error)]
-#[error("--ep {provider} runs no graph of the dialect {dialect}{}; export the model again with `lfm2-export CHECKPOINT --for cpu,{provider} --out x.onnx`", missing(names))]
+#[error(
+    "--ep {provider} runs no graph of the dialect {dialect}{}; export the model again with `lfm2-export CHECKPOINT --for cpu,{provider} --out x.onnx`",
+    missing(names)
+)]
 struct NoGraph {
     provider: &'static str,
     names: Vec<String>,

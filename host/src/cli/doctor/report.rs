@@ -206,7 +206,8 @@ mod tests {
                       plugin b/libonnxruntime_providers_qnn.so
                       does not run the package: the package has no graph for it; export the model again with
                       `lfm2-export CHECKPOINT --for cpu,qnn --out x.onnx`
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]
