@@ -24,9 +24,11 @@ Examples:
   lfm2-export ./my-fine-tune --out my.onnx --recipe mine.toml
   lfm2-export inspect lfm2.onnx
   lfm2-export diff old.onnx new.onnx
+  lfm2-export check lfm2.onnx --ep qnn
 
 Exit status:
-  0 done, 1 failed, 2 the arguments are wrong, 130 after Ctrl-C. `diff`: 0 the same, 1 different, 2 failed.";
+  0 done, 1 failed, 2 the arguments are wrong, 130 after Ctrl-C. `diff`: 0 the same, 1 different, 2 failed.
+  `check`: 0 one partition each, 1 more, or failed.";
 
 /// Turns LFM2 checkpoints into ONNX packages, with the states of convolutions and attention as inputs and outputs.
 #[derive(Debug, Parser)]
@@ -48,6 +50,8 @@ pub(super) enum Command {
     Inspect(InspectArguments),
     /// Shows what differs in the structure of two packages.
     Diff(DiffArguments),
+    /// Says whether a provider takes the graphs of a package as a whole, by its rules.
+    Check(CheckArguments),
     /// Lists the recipes that `--precision` names, or prints one as a file to change.
     Recipes(RecipesArguments),
 }
@@ -67,6 +71,9 @@ pub(super) struct ExportArguments {
     /// Tokens of a prompt that NPUs take at once [default: 128, or the context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     pub(super) chunk: Option<usize>,
+    /// Writes graphs also if the provider would not take them as a whole, and says what it would leave out.
+    #[arg(long)]
+    pub(super) force: bool,
     /// Longest conversation on NPUs, whose graphs have fixed sizes [default: 1024, or the model's limit if that is less]
     #[arg(long, value_name = "TOKENS")]
     pub(super) static_context: Option<usize>,
@@ -156,6 +163,39 @@ pub(super) struct DiffArguments {
     pub(super) json: bool,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct CheckArguments {
+    /// An ONNX file, or the folder of a package.
+    pub(super) package: PathBuf,
+    /// The provider whose rules the graphs are to keep.
+    #[arg(long, value_enum, value_name = "PROVIDER")]
+    pub(super) ep: ProviderArgument,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The providers with rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProviderArgument {
+    /// Apple's Core ML.
+    Coreml,
+    /// Android's NNAPI.
+    Nnapi,
+    /// Qualcomm's NPUs.
+    Qnn,
+}
+
+impl From<ProviderArgument> for Target {
+    fn from(argument: ProviderArgument) -> Self {
+        match argument {
+            ProviderArgument::Coreml => Self::Coreml,
+            ProviderArgument::Nnapi => Self::Nnapi,
+            ProviderArgument::Qnn => Self::Qnn,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum PurposeArgument {
     /// The processor: the general graph, which is always written.
@@ -166,6 +206,8 @@ pub(super) enum PurposeArgument {
     Coreml,
     /// Android's NNAPI: fixed shapes, weights and activations in float32.
     Nnapi,
+    /// NVIDIA's GPUs: the weights of the general graph in blocks, all else in float16.
+    Cuda,
     /// For `lfm2-host calibrate`, which writes what `--calibration` reads.
     Calibrate,
 }
@@ -178,6 +220,7 @@ impl PurposeArgument {
             Self::Qnn => Some(Target::Qnn),
             Self::Coreml => Some(Target::Coreml),
             Self::Nnapi => Some(Target::Nnapi),
+            Self::Cuda => Some(Target::Cuda),
             Self::Calibrate => None,
         }
     }

@@ -29,6 +29,7 @@ use self::fingerprint::fingerprint;
 use self::part::Part;
 use self::targets::TargetParts;
 use crate::bind::{BindError, bind};
+use crate::check::Checked;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
 use crate::proto::{Data, encode};
@@ -64,12 +65,6 @@ pub fn export(
         Prefill::Same => None,
         Prefill::Int8 => Some(Part::prefill(options, &config, &*dialect, &caches, output, &general)?),
     };
-    let (others, notes) = targets::build(options, &config, output, &general)?;
-    for note in &notes {
-        tracing::warn!("{note}");
-    }
-    let of_targets = others.iter().flat_map(|it| &it.parts);
-    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).chain(of_targets).collect();
     let importance = {
         let content = general.graph.content();
         let weights = || content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
@@ -83,6 +78,12 @@ pub fn export(
         // The graphs of other providers are made of the same weights, or of some of them.
         bind(&part.graph.content(), &checkpoint)?;
     }
+    let (others, notes) = targets::build(options, &config, output, &general)?;
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    let of_targets = others.iter().flat_map(|it| &it.parts);
+    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).chain(of_targets).collect();
     for part in &parts {
         let content = part.graph.content();
         tracing::info!(
@@ -139,7 +140,8 @@ pub fn export(
     let bytes = files.iter().map(|file| file.size).sum();
     // Companions share bytes with the graph as it was: they go with it, or are written anew.
     let companions = package.manifest.drop_companions(output.graph_name());
-    let companions = companions.into_iter().filter(|name| files.iter().all(|file| file.name != *name));
+    let orphans = package.manifest.drop_orphans();
+    let companions = companions.into_iter().chain(orphans).filter(|name| files.iter().all(|file| file.name != *name));
     for stale in package.drop_stale(&files).into_iter().chain(companions) {
         staging.remove(&output.folder().join(stale));
     }
@@ -249,6 +251,17 @@ pub enum ExportError {
     Unnamed {
         /// The target.
         target: Target,
+    },
+    /// Graphs that their provider would not take as a whole.
+    #[error(
+        "{target} would not take these graphs as a whole; choose another precision, leave {target} out, or write them all the same with --force:\n{list}",
+        list = .graphs.iter().map(ToString::to_string).collect::<String>()
+    )]
+    Split {
+        /// The provider.
+        target: Target,
+        /// What its rules say.
+        graphs: Vec<Checked>,
     },
     /// Both graphs of a pair are made from one model with one recipe.
     #[error("{graph} has weights that the graph for single tokens lacks; please report this")]

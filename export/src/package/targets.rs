@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use lfm2_graphs::contract::{Purpose, Target};
 use lfm2_graphs::dialect::{Fixed, FixedFor};
+use lfm2_graphs::ir::{Content, Source};
 use lfm2_graphs::lfm2::{BuildError, Config};
+
+use crate::check::{Checked, check, rules};
+use crate::proto::{Data, decode, encode};
 
 use super::part::Part;
 use super::{Caches, DialectName, ExportError, Options, OptionsError, Output};
@@ -28,12 +32,14 @@ pub struct Targets {
     /// Rows of keys and values that static graphs are given, which bound the number of tokens; `None` takes [`STATIC_CONTEXT`], or
     /// the model's context if that is shorter.
     pub static_context: Option<usize>,
+    /// Whether graphs are written that the provider does not take as a whole.
+    pub force: bool,
 }
 
 impl Default for Targets {
     fn default() -> Self {
         let providers = BTreeSet::from([Target::Cpu, Target::Qnn]);
-        Self { providers, asked: false, chunk: None, static_context: None }
+        Self { providers, asked: false, chunk: None, static_context: None, force: false }
     }
 }
 
@@ -123,13 +129,29 @@ pub(super) fn build<'f>(
             continue;
         }
         let parts = match target {
-            Target::Cpu | Target::Cuda => continue,
+            Target::Cpu => continue,
+            Target::Cuda => Part::cuda(options, config, output, general).map(|part| vec![part]),
             Target::Coreml => pair(options, FixedFor::Coreml, [chunk, past], config, output, general),
             Target::Nnapi => pair(options, FixedFor::Nnapi, [chunk, past], config, output, general),
             Target::Qnn => pair(options, FixedFor::Qnn, [chunk, past], config, output, general),
         };
+        let broken: Vec<_> = parts.iter().flatten().filter_map(|part| broken(part, target)).collect();
         match parts {
-            Ok(parts) => built.push(TargetParts { target, parts }),
+            Ok(_) if !broken.is_empty() && !targets.force => {
+                if targets.asked {
+                    return Err(ExportError::Split { target, graphs: broken });
+                }
+                let first = broken.first().map(Checked::summary).unwrap_or_default();
+                notes.push(left_out(&format!(
+                    "it would not take them as a whole: {first}; --for cpu,{target} lists all"
+                )));
+            }
+            Ok(parts) => {
+                notes.extend(
+                    broken.iter().map(|it| format!("written all the same, because of --force: {}", it.summary())),
+                );
+                built.push(TargetParts { target, parts });
+            }
             Err(ExportError::Build(error @ (BuildError::Graph(_) | BuildError::Dialect { .. }))) if !targets.asked => {
                 notes.push(left_out(&error.to_string()));
             }
@@ -137,6 +159,23 @@ pub(super) fn build<'f>(
         }
     }
     Ok((built, notes))
+}
+
+/// What the rules of the provider say about a graph, if it would not take it as a whole.
+fn broken(part: &Part<'_>, target: Target) -> Option<Checked> {
+    let rules = rules(target)?;
+    let content = part.graph.content();
+    let model = decode(&encode(&content, "{}", constants(&content))).ok()?;
+    Some(check(&part.name, &model, rules)).filter(|checked| !checked.is_whole())
+}
+
+/// Integers as they will be, which shapes follow from; nothing for the rest, whose values no rule asks for.
+fn constants(content: &Content) -> Vec<Data> {
+    let bytes = |source: &Source| match source {
+        Source::Ints(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        _ => Vec::new(),
+    };
+    content.initializers.iter().map(|(_, it)| Data::Inline(bytes(&it.source))).collect()
 }
 
 /// The graph for single tokens, and that for chunks.

@@ -120,8 +120,12 @@ impl Manifest {
 
     /// Forgets the companions of the graph `graph`, with the files that only they need. Returns the names of those files.
     pub fn drop_companions(&mut self, graph: &str) -> Vec<String> {
+        self.drop_graphs(|it| Self::is_companion(it, graph))
+    }
+
+    fn drop_graphs(&mut self, dropped: impl Fn(&ManifestGraph) -> bool) -> Vec<String> {
         let mut files: Vec<String> = Vec::new();
-        for dropped in self.graphs.extract_if(.., |it| Self::is_companion(it, graph)) {
+        for dropped in self.graphs.extract_if(.., |it| dropped(it)) {
             // The graphs of one target share a data file.
             files.extend(dropped.data.into_iter().chain([dropped.file]));
         }
@@ -130,6 +134,16 @@ impl Manifest {
         files.retain(|name| self.graphs.iter().all(|it| it.file != *name && !it.data.contains(name)));
         self.files.retain(|file| !files.contains(&file.name));
         files
+    }
+
+    /// Forgets the companions of graphs that are not there any more, with the files that only they need. Returns the names of those
+    /// files.
+    pub fn drop_orphans(&mut self) -> Vec<String> {
+        let generals: Vec<_> = self.graphs.iter().map(|it| it.file.clone()).collect();
+        let is_orphan = |it: &ManifestGraph| {
+            is_companion_name(&it.file) && !generals.iter().any(|general| Self::is_companion(it, general))
+        };
+        self.drop_graphs(is_orphan)
     }
 
     /// The files that a graph needs: its own and those that belong to no graph in particular.
@@ -198,6 +212,14 @@ mod tests {
         assert_eq!(manifest.drop_companions("a.onnx"), dropped);
         let names: Vec<_> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!((names, manifest.graphs.len()), (vec!["a.onnx", "a.onnx_data"], 1));
+
+        for (name, graphs) in [("b.onnx", 1), ("c.qnn-token.onnx", 1)] {
+            manifest.merge(ManifestGraph { purpose: Purpose::Token, ..graph(name, "x") }, vec![]);
+            assert_eq!(manifest.graphs.len(), graphs + 1);
+            let orphans = manifest.drop_orphans();
+            assert_eq!(orphans.contains(&"c.qnn-token.onnx".to_owned()), name == "c.qnn-token.onnx", "{orphans:?}");
+            manifest.graphs.retain(|it| it.file == "a.onnx");
+        }
 
         // A graph of that name that is no companion is none of ours.
         manifest.merge(graph("a.prefill.onnx", "x"), vec![]);
