@@ -73,8 +73,11 @@ fn what_is_not_there_is_named_and_fails() {
     assert_eq!((&report["works"], &package["runs"]), (&false.into(), &false.into()));
     assert!(package["problem"].as_str().unwrap().contains("no-such.onnx"), "{package}");
 
-    let report = self::report(&["--ort-lib", "no-such.so"], 1);
-    assert!(facts(&report, "cpu")["problem"].as_str().unwrap().contains("--ort-lib names no-such.so"), "{report}");
+    let report = self::report(&["--ort-lib", "folder/no-such.so"], 1);
+    assert!(
+        facts(&report, "cpu")["problem"].as_str().unwrap().contains("--ort-lib names folder/no-such.so"),
+        "{report}"
+    );
 
     let errors = run(doctor(&["--ep", "tpu", "--ep-option", "x"])).failure(2);
     assert!(errors.contains("tpu") && errors.contains("--ep-option"), "{errors}");

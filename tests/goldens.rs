@@ -12,8 +12,9 @@ use lfm2_graphs::contract::State;
 use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Observed, Tokens, Window};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::verify::verify;
-use lfm2_graphs::ir::{DType, Dim, Graph, Role, Scope, Value, text};
+use lfm2_graphs::ir::{Attribute, DType, Dim, Format, Graph, Role, Scope, Source, Value, text};
 use lfm2_graphs::lfm2::{Block, Config, Extras, attention, build, feed_forward, short_conv};
+use lfm2_graphs::ops;
 use lfm2_tests::models;
 
 /// A block: a name, what its config differs in, how it is written, and whether padding on the left changes it.
@@ -47,6 +48,8 @@ fn precisions(dialect: &str) -> Vec<Precision> {
         "portable" => !precision.recipe().unwrap().is_quantized(),
         "coreml" | "coreml-token" => *precision == Precision::Fp16,
         "nnapi" | "nnapi-token" => *precision == Precision::Fp32,
+        // The packed numbers of other recipes come with scales of float32, and activations are always float16.
+        "contrib-gpu" => matches!(precision, Precision::Fp16 | Precision::Q4f16),
         _ => true,
     })
     .collect()
@@ -56,6 +59,8 @@ fn precisions(dialect: &str) -> Vec<Precision> {
 fn has_golden(case: &Case, dialect: &str) -> bool {
     match dialect {
         "contrib-left" => case.padded,
+        // The other blocks are those of the contrib dialect.
+        "contrib-gpu" => case.name == "attention",
         // Static graphs return the columns of every convolution.
         "coreml" | "nnapi" | "qnn" => case.name != "short_conv-rollback",
         _ => true,
@@ -65,7 +70,7 @@ fn has_golden(case: &Case, dialect: &str) -> bool {
 #[test]
 fn blocks() {
     for case in CASES {
-        for dialect in ["contrib", "contrib-left", "portable"].into_iter().chain(STATIC) {
+        for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
             if has_golden(case, dialect) {
                 check(case.name, dialect, |dialect, graph| write_block(case, dialect, graph));
             }
@@ -75,7 +80,7 @@ fn blocks() {
 
 #[test]
 fn whole_model() {
-    for dialect in ["contrib", "contrib-left", "portable"].into_iter().chain(STATIC).chain(TOKEN) {
+    for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC).chain(TOKEN) {
         check("model", dialect, |dialect, graph| {
             build(&models::config(), dialect, Extras::default(), graph).unwrap();
         });
@@ -121,11 +126,43 @@ fn rollback_adds_outputs_and_nothing_else() {
     }
 }
 
+/// The CUDA provider has no kernel for attention in float32, and says nothing when the CPU runs it. This cannot be run here: what
+/// the graphs look like is all that is tested.
+#[test]
+fn attention_on_gpus_is_float16_and_takes_its_norms() {
+    for precision in Precision::ALL {
+        let recipe = precision.recipe().unwrap();
+        let graph = Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
+            Format::Dense(_) => Format::Dense(DType::Float16),
+            format => format,
+        });
+        let contract = build(&models::config(), &*models::dialect("contrib-gpu"), Extras::default(), &graph).unwrap();
+        assert!(contract.states.iter().all(|state| state.past.dtype == DType::Float16), "{precision}");
+        let content = graph.content();
+        let attention: Vec<_> = content.nodes.iter().filter(|node| node.op == &ops::GROUP_QUERY_ATTENTION).collect();
+        assert_eq!(attention.len(), 1);
+        assert_eq!(attention[0].inputs.len(), 16);
+        for (place, name) in [(14, "q_layernorm"), (15, "k_layernorm")] {
+            assert!(content.name(attention[0].inputs[place].unwrap()).ends_with(&format!("{name}.weight")));
+        }
+        let epsilon = attention[0].attributes.iter().find(|(name, _)| *name == "qk_norm_epsilon").unwrap();
+        assert_eq!(epsilon.1, Attribute::Float(1e-5));
+        // Dense numbers are float16; float32 are the scales that the graph shares with that of the CPU, each behind a cast.
+        for (id, initializer) in content.initializers.iter().filter(|(_, it)| it.dtype == DType::Float32) {
+            assert!(matches!(initializer.source, Source::Scales { .. }), "{}", content.name(*id));
+            let users = content.nodes.iter().filter(|node| node.inputs.contains(&Some(*id)));
+            assert!(users.clone().count() > 0);
+            let taken = [&ops::CAST, &ops::GATHER_BLOCK_QUANTIZED];
+            assert!(users.clone().all(|node| taken.contains(&node.op)), "{}", content.name(*id));
+        }
+    }
+}
+
 #[test]
 fn no_golden_is_left_over() {
     let mut expected = BTreeSet::from([golden("model-observed", "contrib")]);
     expected.extend(TOKEN.map(|dialect| golden("model", dialect)));
-    for dialect in ["contrib", "contrib-left", "portable"].into_iter().chain(STATIC) {
+    for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
         let cases = CASES.iter().filter(|case| has_golden(case, dialect));
         expected.extend(cases.map(|case| golden(case.name, dialect)));
         expected.insert(golden("model", dialect));

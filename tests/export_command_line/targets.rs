@@ -94,6 +94,38 @@ fn a_pair_costs_no_weights() {
 }
 
 #[test]
+fn a_graph_for_gpus_shares_what_is_packed() {
+    let (_folder, out) = folder("lfm2.onnx");
+    let bytes = |precision: &str| {
+        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", precision, "--for", "cpu,cuda"])).answer();
+        let inspected =
+            run(export(&["inspect", out.with_file_name("lfm2.cuda.onnx").to_str().unwrap(), "--json"])).json();
+        let graph = &inspected["graphs"][0];
+        assert_eq!(
+            (&graph["contract"]["dialect"], &graph["contract"]["purpose"]),
+            (&"contrib-gpu".into(), &"general".into())
+        );
+        assert_eq!(
+            graph["contract"]["table"]["values"]["file"].as_str().unwrap().contains("cuda"),
+            precision == "fp32"
+        );
+        let data = |name: &str| fs::metadata(out.with_file_name(name)).map_or(0, |it| it.len());
+        [data("lfm2.onnx_data"), data("lfm2.cuda.onnx_data")]
+    };
+    // Rotary tables and norms in float16.
+    let [shared, own] = bytes("q4");
+    assert!(own < shared / 4, "{shared} {own}");
+    // Plain numbers of float32 are none of float16.
+    let [shared, own] = bytes("fp32");
+    assert!(own > shared / 3, "{shared} {own}");
+    let [_, own] = bytes("fp16");
+    assert_eq!(own, 0);
+    // The general graph is still the one that a folder means.
+    let diff = run(export(&["diff", out.parent().unwrap().to_str().unwrap(), out.to_str().unwrap()]));
+    assert_eq!((diff.status, diff.errors.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn an_untied_table_is_that_of_the_general_graph() {
     let (_folder, out) = folder("lfm2.onnx");
     let flags = [FP32, &["--for", "coreml"]].concat();

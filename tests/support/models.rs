@@ -2,7 +2,7 @@
 
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::Padding;
-use lfm2_graphs::dialect::{Contrib, Dialect, Fixed, FixedFor, Portable};
+use lfm2_graphs::dialect::{Contrib, ContribGpu, Dialect, Fixed, FixedFor, Portable};
 use lfm2_graphs::ir::Graph;
 use lfm2_graphs::lfm2::{Config, Mixer};
 
@@ -26,7 +26,7 @@ pub fn config() -> Config {
     }
 }
 
-/// The dialect as it is named in goldens: `contrib`, `contrib-left`, `portable`, or a static one, which is for chunks of 4 tokens
+/// The dialect as it is named in goldens: `contrib`, `contrib-left`, `contrib-gpu`, `portable`, or a static one, which is for chunks of 4 tokens
 /// behind 8, or with `-token` for single ones.
 ///
 /// # Panics
@@ -35,6 +35,7 @@ pub fn dialect(name: &str) -> Box<dyn Dialect> {
     match name {
         "contrib" => Box::new(Contrib { padding: Padding::None }),
         "contrib-left" => Box::new(Contrib { padding: Padding::Left }),
+        "contrib-gpu" => Box::new(ContribGpu::new(Padding::None)),
         "portable" => Box::new(Portable),
         "coreml" => Box::new(Fixed::new(FixedFor::Coreml, 4, 8, false)),
         "nnapi" => Box::new(Fixed::new(FixedFor::Nnapi, 4, 8, false)),

@@ -147,6 +147,18 @@ fn general(name: &str, facts: &Facts<'_>, rules: &Rules) -> Option<String> {
 }
 
 impl Checked {
+    /// The first rule that is broken, in one line, and how many others are.
+    pub fn summary(&self) -> String {
+        let Some(Breach { node, op, problem, .. }) = self.breaches.first() else {
+            return format!("{} takes all of {}", self.target, self.graph);
+        };
+        let more = match self.breaches.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        format!("{} has {node} ({op}): {problem}{more}", self.graph)
+    }
+
     /// Whether the provider takes all of the graph.
     pub fn is_whole(&self) -> bool {
         self.breaches.is_empty()

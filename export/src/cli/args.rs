@@ -206,6 +206,8 @@ pub(super) enum PurposeArgument {
     Coreml,
     /// Android's NNAPI: fixed shapes, weights and activations in float32.
     Nnapi,
+    /// NVIDIA's GPUs: the weights of the general graph in blocks, all else in float16.
+    Cuda,
     /// For `lfm2-host calibrate`, which writes what `--calibration` reads.
     Calibrate,
 }
@@ -218,6 +220,7 @@ impl PurposeArgument {
             Self::Qnn => Some(Target::Qnn),
             Self::Coreml => Some(Target::Coreml),
             Self::Nnapi => Some(Target::Nnapi),
+            Self::Cuda => Some(Target::Cuda),
             Self::Calibrate => None,
         }
     }

@@ -65,12 +65,6 @@ pub fn export(
         Prefill::Same => None,
         Prefill::Int8 => Some(Part::prefill(options, &config, &*dialect, &caches, output, &general)?),
     };
-    let (others, notes) = targets::build(options, &config, output, &general)?;
-    for note in &notes {
-        tracing::warn!("{note}");
-    }
-    let of_targets = others.iter().flat_map(|it| &it.parts);
-    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).chain(of_targets).collect();
     let importance = {
         let content = general.graph.content();
         let weights = || content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
@@ -84,6 +78,12 @@ pub fn export(
         // The graphs of other providers are made of the same weights, or of some of them.
         bind(&part.graph.content(), &checkpoint)?;
     }
+    let (others, notes) = targets::build(options, &config, output, &general)?;
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    let of_targets = others.iter().flat_map(|it| &it.parts);
+    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).chain(of_targets).collect();
     for part in &parts {
         let content = part.graph.content();
         tracing::info!(

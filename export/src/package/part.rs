@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose};
-use lfm2_graphs::dialect::{Dialect, Fixed, FixedFor, Observed};
+use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose, Target};
+use lfm2_graphs::dialect::{ContribGpu, Dialect, Fixed, FixedFor, Observed};
 use lfm2_graphs::ir::{Content, DType, Format, Graph, Role};
 use lfm2_graphs::lfm2::{BuildError, Config, Extras, build};
 
@@ -67,6 +67,27 @@ impl<'f> Part<'f> {
         let (name, data) = (output.prefill_name(), output.prefill_data_name());
         let shared = Some(general.data.clone());
         Ok(Self { graph, contract, layout, name, data, shared, writes_data: true }.described(options))
+    }
+
+    /// The general graph for NVIDIA's GPUs, which shares packed numbers and scales with `general`. All else is float16.
+    pub(super) fn cuda(
+        options: &'f Options,
+        config: &Config,
+        output: &Output,
+        general: &Part<'_>,
+    ) -> Result<Self, ExportError> {
+        let recipe = &options.recipe;
+        let graph = Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
+            Format::Dense(_) => Format::Dense(DType::Float16),
+            format => format,
+        });
+        let contract = build(config, &ContribGpu::new(options.padding), options.extras(), &graph)?;
+        let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
+        let target = Target::Cuda;
+        let name = output.target_name(target, Purpose::General).ok_or(ExportError::Unnamed { target })?;
+        let data = output.target_data_name(target);
+        let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
+        Ok(Self { graph, contract, layout, name, data, shared, writes_data }.described(options))
     }
 
     /// The graph of a static target for single tokens, which shares what it can with the general one.

@@ -129,7 +129,8 @@ pub(super) fn build<'f>(
             continue;
         }
         let parts = match target {
-            Target::Cpu | Target::Cuda => continue,
+            Target::Cpu => continue,
+            Target::Cuda => Part::cuda(options, config, output, general).map(|part| vec![part]),
             Target::Coreml => pair(options, FixedFor::Coreml, [chunk, past], config, output, general),
             Target::Nnapi => pair(options, FixedFor::Nnapi, [chunk, past], config, output, general),
             Target::Qnn => pair(options, FixedFor::Qnn, [chunk, past], config, output, general),
@@ -140,11 +141,15 @@ pub(super) fn build<'f>(
                 if targets.asked {
                     return Err(ExportError::Split { target, graphs: broken });
                 }
-                let parts: String = broken.iter().map(ToString::to_string).collect();
-                notes.push(left_out(&format!("it would not take them as a whole:\n{parts}")));
+                let first = broken.first().map(Checked::summary).unwrap_or_default();
+                notes.push(left_out(&format!(
+                    "it would not take them as a whole: {first}; --for cpu,{target} lists all"
+                )));
             }
             Ok(parts) => {
-                notes.extend(broken.iter().map(|it| format!("written all the same, because of --force: {it}")));
+                notes.extend(
+                    broken.iter().map(|it| format!("written all the same, because of --force: {}", it.summary())),
+                );
                 built.push(TargetParts { target, parts });
             }
             Err(ExportError::Build(error @ (BuildError::Graph(_) | BuildError::Dialect { .. }))) if !targets.asked => {

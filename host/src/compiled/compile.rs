@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use lfm2_graphs::contract::ManifestFile;
 
 use super::{CompiledGraph, DESCRIPTION, Description, PROVIDER, VERSION, sources};
-use crate::package::{Package, Pair, sha256};
+use crate::package::{Package, PackageError, Pair, metadata_of, sha256};
 use crate::provider::{Fallback, Provider, SessionOptions, Setup, soc};
 use crate::runtime::Runtime;
 use crate::session::{self, SessionError};
+
+/// How ONNX Runtime's keys for what providers say of themselves in compiled files begin.
+const COMPATIBILITY: &str = "ep_compatibility_info";
 
 /// What is to be compiled, and with what.
 #[derive(Clone)]
@@ -55,7 +58,7 @@ impl Compiling<'_> {
         fs::create_dir_all(out).map_err(unwritable(out))?;
         let partial = Partial(out.join(format!(".{}.{}.partial", soc.name, std::process::id())));
         fs::create_dir_all(&partial.0).map_err(unwritable(&partial.0))?;
-        let mut graphs = Vec::new();
+        let (mut graphs, mut compatibility) = (Vec::new(), None);
         for package in [&pair.chunk, &pair.token] {
             let sources = sources(package);
             if sources.is_empty() {
@@ -70,6 +73,7 @@ impl Compiling<'_> {
             session::compile(package.graph(), *provider, &setup, &file)?;
             // What the compiler left out would be part of the file as it was.
             session::load(&file, *provider, &setup)?;
+            compatibility = metadata_of(&file, &format!("{COMPATIBILITY}.{}", provider.runtime_name()))?;
             graphs.push(CompiledGraph { purpose: package.contract().purpose, file: name, sources });
         }
         let description = Description {
@@ -80,6 +84,7 @@ impl Compiling<'_> {
             htp_arch: soc.generation,
             runtime: runtime.version().to_owned(),
             provider_version: runtime.provider_version(provider.runtime_name()),
+            compatibility,
             graphs,
             files: files_in(&partial.0).map_err(unwritable(&partial.0))?,
         };
@@ -152,6 +157,9 @@ pub enum CompileError {
         /// What the system said.
         source: io::Error,
     },
+    /// What was compiled cannot be read.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// The compiler or the provider refused.
     #[error(transparent)]
     Session(#[from] SessionError),

@@ -46,6 +46,8 @@ pub struct Description {
     pub runtime: String,
     /// Version of the provider's library, as far as it tells.
     pub provider_version: Option<String>,
+    /// What the provider's compiler says of itself and the chip in the files; providers compare it on devices when they load them.
+    pub compatibility: Option<String>,
     /// The graphs.
     pub graphs: Vec<CompiledGraph>,
     /// Every file beside this description.

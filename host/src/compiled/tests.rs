@@ -9,6 +9,7 @@ fn description() -> Description {
         htp_arch: 79,
         runtime: "1.32.0".to_owned(),
         provider_version: Some("2.7.0".to_owned()),
+        compatibility: None,
         graphs: Vec::new(),
         files: Vec::new(),
     }

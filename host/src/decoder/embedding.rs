@@ -170,3 +170,84 @@ pub enum EmbeddingError {
         bytes: usize,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Bytes before the table, which belong to other weights.
+    const BEFORE: usize = 3;
+
+    fn location(name: &str, offset: usize, length: usize) -> Location {
+        Location { name: name.to_owned(), file: "x.data".to_owned(), offset: offset as u64, length: length as u64 }
+    }
+
+    fn table(format: TableFormat, columns: usize, bytes: usize) -> Table {
+        Table { rows: 2, columns, format, values: location("table", BEFORE, bytes), scales: None, zero_points: None }
+    }
+
+    fn folder(bytes: &[u8]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("x.data"), [&[0xff; BEFORE], bytes].concat()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn plain_rows_are_read_by_their_position() {
+        let values = [1.0_f32, -2.5, 0.25, 7.0];
+        let wide: Vec<u8> = values.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let narrow: Vec<u8> = values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect();
+        for (dtype, bytes) in [(DType::Float32, wide), (DType::Float16, narrow)] {
+            let folder = folder(&bytes);
+            let mut embedding =
+                Embedding::open(folder.path(), &table(TableFormat::Dense { dtype }, 2, bytes.len())).unwrap();
+            assert_eq!(embedding.row(1).unwrap(), &values[2..]);
+            assert_eq!(embedding.row(0).unwrap(), &values[..2]);
+        }
+    }
+
+    #[test]
+    fn blocks_are_unpacked_with_scales_and_zero_points() {
+        // Two rows of two blocks of 16 numbers, 4 bits each.
+        let packed = [[0x21; 16], [0x43; 16]].concat();
+        let scales: Vec<u8> = [1.0, 10.0, 2.0, 20.0].iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect();
+        let bytes = [&packed[..], &scales, &[0x10, 0x32]].concat();
+        let folder = folder(&bytes);
+        let format = TableFormat::Blocks { bits: 4, block_size: 16, scales: DType::Float16 };
+        let mut described = table(format, 32, 32);
+        assert!(matches!(Embedding::open(folder.path(), &described), Err(EmbeddingError::Format { .. })));
+        described.scales = Some(location("scales", BEFORE + 32, 8));
+        let mut symmetric = Embedding::open(folder.path(), &described).unwrap();
+        assert_eq!(symmetric.row(0).unwrap()[..2], [-7.0, -6.0]);
+        assert_eq!(symmetric.row(1).unwrap()[16..18], [-100.0, -80.0]);
+        described.zero_points = Some(location("zeros", BEFORE + 40, 2));
+        let mut zeros = Embedding::open(folder.path(), &described).unwrap();
+        let row = zeros.row(1).unwrap();
+        assert_eq!((&row[..2], &row[16..18]), (&[2.0, 4.0][..], &[0.0, 20.0][..]));
+        assert_eq!(zeros.row(0).unwrap()[16..18], [0.0, 10.0]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_the_file() {
+        let folder = folder(&[0; 16]);
+        let dense = TableFormat::Dense { dtype: DType::Float32 };
+        let message = |table: &Table| Embedding::open(folder.path(), table).err().unwrap().to_string();
+        let mut described = table(dense, 2, 16);
+        Embedding::open(folder.path(), &described).unwrap();
+        described.values.offset += 1;
+        assert!(message(&described).contains("x.data does not hold table as described, 2 rows of 8 bytes"));
+        described.values.file = "y.data".to_owned();
+        assert!(message(&described).contains("y.data cannot be read"));
+        for outside in ["", "../x.data", "/x.data"] {
+            described.values.file = outside.to_owned();
+            assert!(message(&described).contains("does not say in which file"), "{outside}");
+        }
+        assert!(message(&table(TableFormat::Dense { dtype: DType::Int64 }, 2, 16)).contains("number format"));
+        let huge = Table { rows: usize::MAX, ..table(dense, 2, 16) };
+        assert!(message(&huge).contains("x.data does not hold"));
+        let blocks = TableFormat::Blocks { bits: 4, block_size: 0, scales: DType::Float32 };
+        assert!(message(&table(blocks, 2, 16)).contains("number format"));
+    }
+}

@@ -7,7 +7,7 @@ use lfm2_graphs::contract::Target;
 use super::{AnyDecoder, Companion, DecoderError, FixedDecoder, OrtDecoder};
 use crate::compiled::{self, Compiled, CompiledError};
 use crate::package::{Package, PackageError, Prefill};
-use crate::provider::{Provider, SessionOptions};
+use crate::provider::{self, Provider, SessionOptions};
 use crate::runtime::Runtime;
 use crate::session::{Session, SessionError};
 
@@ -49,7 +49,14 @@ impl Opening<'_> {
     fn dynamic(self, target: Target) -> Result<AnyDecoder, OpenError> {
         let Self { runtime, provider, options, .. } = self;
         // What is missing should be known before the loading.
-        let (package, prefill) = (self.package.dynamic(target)?, self.package.prefill(self.prefill)?);
+        let prefill = self.package.prefill(self.prefill)?;
+        let package = match self.package.dynamic(target) {
+            // Some providers take the general graph of a package, if it is of standard operators alone.
+            Err(PackageError::NoTarget { .. }) if provider::check(provider, self.package.contract()).is_ok() => {
+                self.package.clone()
+            }
+            package => package?,
+        };
         let session = Session::new(runtime, &package, provider, &options)?;
         let mut decoder = OrtDecoder::new(session, self.max_context)?;
         // The companion's states are those of the processor's graph.

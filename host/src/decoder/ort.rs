@@ -65,7 +65,7 @@ impl OrtDecoder {
     fn assemble(session: Session, context_length: usize) -> Result<Self, StateError> {
         let contract = session.contract();
         let growth = Growth { block: BLOCK, limit: context_length };
-        let state = State::new(&contract.states, growth)?;
+        let state = State::new(&contract.states, growth, session.memory())?;
         let mut logits = Tensor::new(&Allocator::default(), [1, 1, contract.vocab_size])?;
         let mut general = Graph::new(session, 0, &mut logits)?;
         Ok(Self {

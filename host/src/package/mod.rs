@@ -116,6 +116,13 @@ impl Package {
 
 /// The contract stored in the ONNX file at `path`.
 fn contract_of(path: &Path) -> Result<Contract, PackageError> {
+    let text = metadata_of(path, METADATA_KEY)?;
+    let text = text.ok_or_else(|| PackageError::NoContract { path: path.to_owned() })?;
+    Contract::from_json(&text).map_err(|source| PackageError::Contract { path: path.to_owned(), source })
+}
+
+/// What the ONNX file at `path` has under `key` in its metadata.
+pub(crate) fn metadata_of(path: &Path, key: &str) -> Result<Option<String>, PackageError> {
     let unreadable = |source| PackageError::Unreadable { path: path.to_owned(), source };
     // Before opening it: opening a pipe waits for somebody who writes.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -124,12 +131,10 @@ fn contract_of(path: &Path) -> Result<Contract, PackageError> {
     }
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
-    let text = metadata::find(file, length, METADATA_KEY).map_err(|error| match error {
+    metadata::find(file, length, key).map_err(|error| match error {
         MetadataError::Io(source) => unreadable(source),
         other => PackageError::NotOnnx { path: path.to_owned(), reason: other.to_string() },
-    })?;
-    let text = text.ok_or_else(|| PackageError::NoContract { path: path.to_owned() })?;
-    Contract::from_json(&text).map_err(|source| PackageError::Contract { path: path.to_owned(), source })
+    })
 }
 
 /// The folder of the files that are neither graphs nor weights: that of `graph`, or in the layout of the hub the one above `onnx`.

@@ -1,10 +1,12 @@
 //! One graph, loaded onto a provider.
 
 mod compile;
+mod memory;
 mod placement;
 mod trial;
 
 pub(crate) use compile::compile;
+pub use memory::Memory;
 pub use placement::{PlacedNode, Placement};
 pub use trial::trial;
 
@@ -30,6 +32,7 @@ pub struct Session {
     pub(crate) inner: OrtSession,
     pub(crate) contract: Contract,
     placement: Placement,
+    memory: Memory,
 }
 
 impl Session {
@@ -61,12 +64,23 @@ impl Session {
         if !problems.is_empty() {
             return Err(SessionError::Ports { graph: graph.to_owned(), problems });
         }
-        Ok(Self { inner, contract: contract.clone(), placement })
+        Ok(Self { inner, contract: contract.clone(), placement, memory: provider.memory(options) })
     }
 
     /// Description of the graph.
     pub fn contract(&self) -> &Contract {
         &self.contract
+    }
+
+    /// The memory that it works in.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// Lets decoders take this session's memory for another one, to test what they do then.
+    #[doc(hidden)]
+    pub fn taken_for(self, memory: Memory) -> Self {
+        Self { memory, ..self }
     }
 
     /// Which of its nodes runs where.
