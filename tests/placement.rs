@@ -1,7 +1,7 @@
 //! Tier "provider": who runs which node, which options are taken, and what is said where something is missing. The graphs are
 //! small, so that every provider that is there can take part.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::{DType, Dim, Role};
@@ -40,7 +40,7 @@ fn small_graph(is_standard: bool) -> (TempDir, PathBuf) {
 }
 
 /// Loads the graph onto a provider.
-fn load(graph: &PathBuf, name: &str, options: &SessionOptions) -> Result<Placement, SessionError> {
+fn load(graph: &Path, name: &str, options: &SessionOptions) -> Result<Placement, SessionError> {
     let runtime = Runtime::load(None).unwrap();
     let setup = Setup { runtime, options, fingerprint: None };
     session::load(graph, provider::named(name).unwrap(), &setup).map(|(_, placement)| placement)

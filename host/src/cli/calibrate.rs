@@ -70,7 +70,8 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     tracing::info!(tokens = calibration.tokens, documents = read.documents, "the statistics are taken");
     let json = calibration.to_json().map_err(CliError::failed)?;
     Partial::create(&args.out)?.finish(&args.out, json.as_bytes())?;
-    writeln!(io::stdout(), "{}", args.out.display()).map_err(CliError::output)?;
+    let mut output = super::output::output();
+    writeln!(output, "{}", args.out.display()).and_then(|()| output.flush()).map_err(CliError::output)?;
     Ok(Exit::Done)
 }
 

@@ -144,13 +144,15 @@ fn size(folder: &std::path::Path) -> io::Result<u64> {
 }
 
 fn print(row: &Row, json: bool) -> io::Result<()> {
-    let mut output = io::stdout();
+    let mut output = super::output::output();
     if json {
         serde_json::to_writer(&mut output, row)?;
-        return writeln!(output);
+        writeln!(output)?;
+    } else {
+        tracing::info!(soc = row.soc, seconds = row.seconds, bytes = row.bytes, "compiled");
+        writeln!(output, "{}", row.folder.display())?;
     }
-    tracing::info!(soc = row.soc, seconds = row.seconds, bytes = row.bytes, "compiled");
-    writeln!(output, "{}", row.folder.display())
+    output.flush()
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ impl Subject {
 }
 
 fn print(report: &Report, json: bool) -> io::Result<()> {
-    let mut output = io::stdout().lock();
+    let mut output = super::output::output();
     if json {
         serde_json::to_writer(&mut output, report)?;
         writeln!(output)?;

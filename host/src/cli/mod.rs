@@ -12,6 +12,7 @@ mod error;
 mod eval;
 mod interrupt;
 mod load;
+mod output;
 mod provider;
 mod report;
 mod settings;
@@ -92,7 +93,7 @@ fn converse(args: Args) -> Result<Exit, CliError> {
             tracing::info!(milliseconds = loaded.time.as_millis(), "the model is ready");
             let generation = loaded.defaults.resolve(&settings.overrides).map_err(CliError::failed)?;
             let origin = (&loaded.origin, loaded.time);
-            let mut output = io::stdout().lock();
+            let mut output = output::output();
             answer::answer(&mut loaded.engine, question, &generation, &cancel, origin, &mut output)
         }
     }
@@ -122,7 +123,7 @@ fn chat(settings: Settings, quiet: bool) -> Result<Exit, CliError> {
         conversation: Conversation::new(settings.system),
         generation: &|| loaded.defaults.resolve(&settings.overrides),
         cancel: &cancel,
-        output: &mut io::stdout(),
+        output: &mut output::output(),
         notes: &mut notes,
     }
     .run(&mut lines)?;

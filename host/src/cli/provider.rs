@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Problems};
+use super::{CliError, Problems, output};
 use crate::provider::{self, Fallback, Provider, SessionOptions};
 use crate::runtime::Runtime;
 
@@ -87,6 +87,9 @@ impl ProviderSettings {
     }
 
     fn load(&self, providers: &[&'static dyn Provider]) -> Result<&'static Runtime, CliError> {
+        if providers.iter().any(|provider| provider.plugin().is_some()) {
+            output::keep_apart()?;
+        }
         let runtime = provider::load_runtime(providers, self.library.as_deref()).map_err(CliError::failed)?;
         tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
         Ok(runtime)

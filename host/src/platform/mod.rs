@@ -2,13 +2,13 @@
 
 mod machine;
 mod memory;
-mod output;
 mod process;
+mod streams;
 
 pub use machine::{Machine, available_memory, largest_cache};
 pub use memory::{peak_memory, reset_peak_memory};
-pub(crate) use output::keep_output_clean;
 pub use process::keep_from_interrupts;
+pub use streams::divert_output;
 
 use std::env;
 use std::ffi::OsString;

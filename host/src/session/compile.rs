@@ -23,5 +23,5 @@ pub(crate) fn compile(
     let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
     let compiler = ModelCompiler::new(provider.configure(builder, setup)?).map_err(failed)?;
     let compiler = compiler.with_model_from_file(graph).map_err(failed)?;
-    super::clean(provider, || compiler.compile_to_file(out)).map_err(failed)
+    compiler.compile_to_file(out).map_err(failed)
 }

@@ -19,7 +19,6 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::package::Package;
-use crate::platform;
 use crate::provider::{self, Fallback, Provider, ProviderError, SessionOptions, Setup};
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -101,8 +100,7 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
     let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
     let (key, value) = placement::RECORD;
     let builder = builder.with_config_entry(key, value).map_err(|error| failed(error.into()))?;
-    let mut builder = provider.configure(builder, setup)?;
-    let session = clean(provider, || builder.commit_from_file(graph)).map_err(failed)?;
+    let session = provider.configure(builder, setup)?.commit_from_file(graph).map_err(failed)?;
     let placement = Placement::of(&session).map_err(failed)?;
     let name = provider.runtime_name();
     let count = placement.elsewhere(name).count();
@@ -128,11 +126,6 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
             })
         }
     }
-}
-
-/// Does `work`. What the library of a plugin prints meanwhile is kept from standard output.
-fn clean<T>(provider: &dyn Provider, work: impl FnOnce() -> T) -> T {
-    if provider.plugin().is_some() { platform::keep_output_clean(work) } else { work() }
 }
 
 /// What the contract says otherwise than the graph. Nothing may be allocated by a contract before this is empty.

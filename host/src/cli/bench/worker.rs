@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::BenchError;
 use crate::cancel::Cancel;
-use crate::cli::{CliError, error::Exit};
+use crate::cli::{CliError, error::Exit, output};
 use crate::measure::{self, Cell, Measured};
 use crate::platform;
+use crate::provider;
 
 /// What the process reports.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,12 +85,15 @@ fn follow(
 
 /// What the process does: measures the cell and reports.
 pub(super) fn work(cell: &str) -> Result<Exit, CliError> {
-    let mut output = io::stdout();
+    let cell: Cell = serde_json::from_str(cell).map_err(CliError::failed)?;
+    if provider::named(&cell.provider).is_ok_and(|provider| provider.plugin().is_some()) {
+        output::keep_apart()?;
+    }
+    let mut output = output::output();
     let mut report = |report: &Report| {
         let line = serde_json::to_string(report).map_err(io::Error::from)?;
         writeln!(output, "{line}").and_then(|()| output.flush())
     };
-    let cell = serde_json::from_str(cell).map_err(CliError::failed)?;
     let mut unread = None;
     let measured = measure::measure(&cell, &mut || match report(&Report::Repetition) {
         Ok(()) => ControlFlow::Continue(()),

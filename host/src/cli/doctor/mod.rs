@@ -11,6 +11,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::error::{CliError, Exit, Problems};
+use super::output;
 use super::provider::ProviderSettings;
 use crate::provider::{self, Provider};
 pub(super) use args::DoctorArgs;
@@ -83,9 +84,9 @@ fn ask_apart(provider: &dyn Provider, args: &DoctorArgs) -> Result<Facts, CliErr
 fn probe(name: &str, args: &DoctorArgs, settings: &ProviderSettings) -> Result<Exit, CliError> {
     let provider = provider::named(name).map_err(CliError::failed)?;
     let facts = facts(provider, settings, args.model.as_deref());
-    let mut output = io::stdout().lock();
+    let mut output = output::output();
     let line = serde_json::to_string(&facts).map_err(CliError::failed)?;
-    writeln!(output, "\n{line}").and_then(|()| output.flush()).map_err(CliError::output)?;
+    writeln!(output, "{line}").and_then(|()| output.flush()).map_err(CliError::output)?;
     Ok(Exit::Done)
 }
 
