@@ -190,7 +190,7 @@ static QNN: Rules = Rules {
                 Need::Attribute("block_size", &["16", "32", "64", "128"]),
                 Need::NoRowsCutFromNorm,
             ],
-            "runs of onnxruntime-qnn 2.7.0 on the HTP simulator; with float16 inputs, and of 4 bits behind a slice of a norm, products were wrong",
+            "runs of onnxruntime-qnn 2.7.0 on the HTP simulator; in graphs of float16 some products were wrong that are right alone, and so were those of 4 bits behind a slice of a norm",
         ),
     ],
     source: QNN_RUN,

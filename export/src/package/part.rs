@@ -167,8 +167,8 @@ impl<'f> Part<'f> {
 /// An empty graph with the number formats in which `provider` gets a model that the general graph has as `recipe` says.
 pub fn static_graph(recipe: &Recipe, provider: FixedFor) -> Graph<'_> {
     match provider {
-        // Products of float16 with packed weights come out wrong. The NPU computes in float16 whatever the graph says, and the
-        // runtime widens scales when it loads them, so that only norms and taps are stored again.
+        // In graphs of float16, some products with packed weights come out wrong. The NPU computes in float16 whatever the graph
+        // says, and the runtime widens scales when it loads them, so that only norms are stored again.
         FixedFor::Qnn if recipe.is_quantized() && recipe.activations == DType::Float16 => {
             Graph::new(DType::Float32, |name, role, _| match role {
                 Role::Kernel | Role::Vector => Format::Dense(DType::Float32),
