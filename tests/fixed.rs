@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use lfm2_export::check;
+use lfm2_export::package::static_graph;
 use lfm2_export::proto::{Data, decode, encode};
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::{Contract, Purpose, State, StateKind, Update};
@@ -335,11 +336,7 @@ fn providers_take_every_graph_as_a_whole() {
         for (tokens, logits) in [(1, true), (4, false)] {
             for precision in Precision::ALL {
                 let recipe = precision.recipe().unwrap();
-                let graph = match provider {
-                    FixedFor::Coreml => models::graph(Precision::Fp16),
-                    FixedFor::Nnapi => models::graph(Precision::Fp32),
-                    FixedFor::Qnn => Graph::new(recipe.activations, |name, role, _| recipe.format(name, role)),
-                };
+                let graph = static_graph(&recipe, provider);
                 check_graph(provider, &models::config(), &graph, [tokens, 8], logits, precision.as_str());
             }
             for seed in 0..24 {

@@ -48,6 +48,8 @@ fn precisions(dialect: &str) -> Vec<Precision> {
         "portable" => !precision.recipe().unwrap().is_quantized(),
         "coreml" | "coreml-token" => *precision == Precision::Fp16,
         "nnapi" | "nnapi-token" => *precision == Precision::Fp32,
+        // Packed products take no float16.
+        "qnn" | "qnn-token" => *precision != Precision::Q4f16,
         // The packed numbers of other recipes come with scales of float32, and activations are always float16.
         "contrib-gpu" => matches!(precision, Precision::Fp16 | Precision::Q4f16),
         _ => true,

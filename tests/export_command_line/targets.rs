@@ -68,6 +68,16 @@ fn pairs_share_what_they_can() {
             assert_eq!((rows.past, contract.context_length), (100, 100));
         }
     }
+    // What the host keeps of a token does not depend on how many a graph takes.
+    let state = |name: &str| {
+        let path = package.join(name);
+        run(export(&["inspect", path.to_str().unwrap(), "--json"])).json()["graphs"][0]["state"].clone()
+    };
+    let general = state("lfm2.onnx");
+    for name in ["lfm2.qnn-token.onnx", "lfm2.qnn-chunk.onnx", "lfm2.nnapi-token.onnx"] {
+        assert_eq!(state(name)["bytes_per_1000_tokens"], general["bytes_per_1000_tokens"], "{name}");
+        assert_eq!(state(name)["fixed_bytes"], general["fixed_bytes"], "{name}");
+    }
     for provider in ["qnn", "coreml", "nnapi"] {
         for path in [&out, &package.to_owned()] {
             let checked = run(export(&["check", path.to_str().unwrap(), "--ep", provider, "--json"])).json();

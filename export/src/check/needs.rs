@@ -1,30 +1,37 @@
 //! Whether nodes keep to what rules ask of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::Need;
 use super::shapes::Known;
-use crate::proto::{Model, Node, Tensor};
+use crate::proto::{Model, Node};
 
 /// A graph as the rules look at it.
 pub(super) struct Facts<'m> {
     pub(super) known: BTreeMap<&'m str, Known>,
-    constants: BTreeMap<&'m str, &'m Tensor>,
+    constants: BTreeSet<&'m str>,
     producers: BTreeMap<&'m str, &'m Node>,
 }
 
 impl<'m> Facts<'m> {
     pub(super) fn new(model: &'m Model) -> Self {
         let outputs = |node: &'m Node| node.outputs.iter().map(move |output| (output.as_str(), node));
+        let mut constants: BTreeSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        // The runtime converts constants before providers see the graph.
+        for node in model.nodes.iter().filter(|node| node.op == "Cast") {
+            if given(node, 0).is_some_and(|input| constants.contains(input)) {
+                constants.extend(node.outputs.iter().map(String::as_str));
+            }
+        }
         Self {
             known: super::shapes::infer(model),
-            constants: model.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
+            constants,
             producers: model.nodes.iter().flat_map(outputs).collect(),
         }
     }
 
     pub(super) fn is_constant(&self, name: &str) -> bool {
-        self.constants.contains_key(name)
+        self.constants.contains(name)
     }
 
     /// What a node does that it must not, if anything.
@@ -35,6 +42,10 @@ impl<'m> Facts<'m> {
                 (!self.is_constant(input)).then(|| format!("input {i}, {input}, is not a constant"))
             }
             Need::Without(i) => given(node, i).map(|input| format!("input {i}, {input}, is given")),
+            Need::Type(types) => {
+                let dtype = &self.known.get(given(node, 0)?)?.dtype;
+                (!types.contains(&dtype.as_str())).then(|| format!("the input is {dtype}"))
+            }
             Need::Rank(fewest, most) => {
                 let shape = self.shape(node, 0)?;
                 let dimensions = shape.len();

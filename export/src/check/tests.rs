@@ -106,17 +106,20 @@ fn rows_are_cut_in_front_of_a_norm_and_not_behind_it() {
 
 #[test]
 fn packed_products_are_as_they_were_tried() {
-    let product = |shape: &[usize], block: &str, inputs: &[&str]| {
-        let mut built = Built::new("float16", shape);
+    let product_of = |dtype: &str, shape: &[usize], block: &str, inputs: &[&str]| {
+        let mut built = Built::new(dtype, shape);
         for name in ["packed", "zeros", "more"] {
             built = built.constant(name, "uint8", &[8, 2, 16], &[]);
         }
-        built = built.constant("scales", "float16", &[8, 2], &[]);
+        built = built.constant("stored", "float16", &[8, 2], &[]).node("Cast", &["stored"], "scales", &[("to", "1")]);
         let attributes = [("N", "8"), ("K", "64"), ("bits", "4"), ("block_size", block)];
         built.node("com.microsoft.MatMulNBits", inputs, "y", &attributes)
     };
+    let product = |shape: &[usize], block: &str, inputs: &[&str]| product_of("float32", shape, block, inputs);
     let inputs = ["x", "packed", "scales", "zeros", "more"];
     product(&[1, 4, 64], "32", &inputs[..4]).expect(Target::Qnn, None);
+    product_of("float16", &[1, 4, 64], "32", &["x", "packed", "scales", "zeros"])
+        .expect(Target::Qnn, Some("the input is float16"));
     product(&[1, 4, 64], "256", &inputs[..4]).expect(Target::Qnn, Some("block_size is 256"));
     product(&[4, 64], "32", &inputs[..4]).expect(Target::Qnn, Some("[4, 64]"));
     product(&[1, 4, 64], "32", &inputs).expect(Target::Qnn, Some("input 4, more, is given"));

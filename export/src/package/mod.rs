@@ -12,6 +12,7 @@ pub use calibration::CalibrationError;
 pub use existing::ExistingError;
 pub use options::{Caches, DialectName, Options, OptionsError, Prefill};
 pub use output::{Output, OutputError};
+pub use part::static_graph;
 pub use targets::{CHUNK, STATIC_CONTEXT, Targets};
 
 use std::collections::BTreeMap;

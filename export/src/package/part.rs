@@ -9,7 +9,7 @@ use lfm2_graphs::lfm2::{BuildError, Config, Extras, build};
 
 use super::{ExportError, Options, Output};
 use crate::layout::{DataFiles, Layout};
-use crate::recipe::Precision;
+use crate::recipe::{Precision, Recipe};
 
 /// A graph with its contract, and where its weights go.
 pub(super) struct Part<'f> {
@@ -99,7 +99,7 @@ impl<'f> Part<'f> {
         output: &Output,
         general: &Part<'_>,
     ) -> Result<Self, ExportError> {
-        let graph = formats(options, provider);
+        let graph = static_graph(&options.recipe, provider);
         let contract = build(config, dialect, Extras::default(), &graph)?;
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let (name, data) = names(output, provider, Purpose::Token)?;
@@ -122,7 +122,7 @@ impl<'f> Part<'f> {
         output: &Output,
         token: &Part<'_>,
     ) -> Result<Self, ExportError> {
-        let graph = formats(options, provider);
+        let graph = static_graph(&options.recipe, provider);
         let mut contract = build(config, dialect, Extras::default(), &graph)?;
         let layout = Layout::part_of(&graph.content(), &token.graph.content(), &token.layout);
         let (name, data) = names(output, provider, Purpose::Chunk)?;
@@ -165,13 +165,18 @@ impl<'f> Part<'f> {
     }
 }
 
-/// An empty graph with the number formats that a provider takes.
-fn formats(options: &Options, provider: FixedFor) -> Graph<'_> {
+/// An empty graph with the number formats in which `provider` gets a model that the general graph has as `recipe` says.
+pub fn static_graph(recipe: &Recipe, provider: FixedFor) -> Graph<'_> {
     match provider {
-        FixedFor::Qnn => {
-            let recipe = &options.recipe;
-            Graph::new(recipe.activations, |name, role, _| recipe.format(name, role))
+        // In graphs of float16, some products with packed weights come out wrong. The NPU computes in float16 whatever the graph
+        // says, and the runtime widens scales when it loads them, so that only norms are stored again.
+        FixedFor::Qnn if recipe.is_quantized() && recipe.activations == DType::Float16 => {
+            Graph::new(DType::Float32, |name, role, _| match role {
+                Role::Kernel | Role::Vector => Format::Dense(DType::Float32),
+                Role::Table | Role::Head | Role::Matrix => recipe.format(name, role),
+            })
         }
+        FixedFor::Qnn => Graph::new(recipe.activations, |name, role, _| recipe.format(name, role)),
         FixedFor::Coreml => Graph::new(DType::Float16, |_, _, _| Format::Dense(DType::Float16)),
         FixedFor::Nnapi => Graph::new(DType::Float32, |_, _, _| Format::Dense(DType::Float32)),
     }

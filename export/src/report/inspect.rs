@@ -147,7 +147,10 @@ fn data_problem(graph: &Path, file: &str, end: u64) -> Option<String> {
 fn state_memory(contract: &Contract) -> Option<StateMemory> {
     let (mut fixed_bytes, mut per_token) = (0_u64, 0_u64);
     for state in &contract.states {
-        let mut sizes = state.past.shape.iter().filter_map(Dim::fixed).map(|size| size as u64);
+        // Static graphs have a number where others have the length.
+        let per_entry = |(i, _): &(usize, &Dim)| !(state.kind.grows() && *i == state.axis);
+        let dims = state.past.shape.iter().enumerate().filter(per_entry);
+        let mut sizes = dims.filter_map(|(_, dim)| dim.fixed()).map(|size| size as u64);
         let element = state.past.dtype.size() as u64;
         let bytes = sizes.try_fold(element, |product, size| product.checked_mul(size))?;
         let sum = if state.kind.grows() { &mut per_token } else { &mut fixed_bytes };

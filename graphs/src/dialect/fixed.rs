@@ -58,8 +58,10 @@ impl Dialect for Fixed {
 
     fn minimum_runtime_minor(&self) -> u32 {
         match self.provider {
+            // Before, the provider could not read weights that lie in a file beside the graph.
+            FixedFor::Coreml => 28,
             // The first release with opset 21.
-            FixedFor::Coreml | FixedFor::Nnapi => 18,
+            FixedFor::Nnapi => 18,
             // The first release that takes the provider as a library of its own.
             FixedFor::Qnn => 24,
         }
