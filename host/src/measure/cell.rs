@@ -4,13 +4,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use super::{MeasureError, Samples, Test, run};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::agreement::{Agreement, agreement};
+use super::run::{Procedure, run};
+use super::{MeasureError, Samples, Subject, Test};
 use crate::decoder::{Companion, Decoder, DecoderSettings, OrtDecoder};
+use crate::evaluate::Pass;
 use crate::package::{Package, Prefill};
-use crate::platform;
-use crate::provider::{self, SessionOptions};
+use crate::platform::{self, ThermalZone};
+use crate::provider::{self, Prepack, SessionOptions};
 use crate::runtime::Runtime;
 use crate::session::Session;
 
@@ -29,18 +35,54 @@ pub struct Cell {
     pub spinning: bool,
     /// Tokens of a prompt that are run at once.
     pub chunk: usize,
+    /// Whether weights are packed one after the other, which takes less memory at once.
+    pub low_memory: bool,
     /// What runs prompts.
     pub prefill: Prefill,
+    /// Most tokens that are guessed for one run; 0 for none.
+    pub speculate: usize,
+    /// The package that is exact, with which the model is compared on the CPU after the test.
+    pub reference: Option<PathBuf>,
     /// The test.
     pub test: Test,
     /// How often it is measured.
     pub repetitions: usize,
     /// Seed of the tokens.
     pub seed: u64,
+    /// What the plan calls it.
+    pub names: Names,
+}
+
+/// What a plan calls a cell, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The plan.
+    pub plan: Option<String>,
+    /// The model.
+    pub model: Option<String>,
+    /// The test.
+    pub test: Option<String>,
+}
+
+impl Cell {
+    /// What tells this cell from all others of the same model: the same in every run on every machine. Sixteen hexadecimal digits.
+    ///
+    /// It is the beginning of a SHA-256 over the hashes of the model and all settings. Where the files lie and what a plan calls
+    /// them does not matter; nor do program, runtime and machine.
+    pub fn id(&self, subject: &Subject) -> String {
+        let Self { model: _, library: _, names: _, provider, threads, spinning, chunk, low_memory, .. } = self;
+        let Self { prefill, speculate, reference, test, repetitions, seed, .. } = self;
+        let reference = reference.as_ref().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+        let model = (&subject.model_filename, subject.model_size, &subject.model_sha256, &subject.weights_sha256);
+        let session = (provider, threads, spinning, chunk, low_memory);
+        let settings = (model, session, prefill, speculate, reference, test, repetitions, seed);
+        let text = serde_json::to_string(&settings).unwrap_or_default();
+        Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// How the decoder computes.
     pub settings: DecoderSettings,
@@ -56,6 +98,24 @@ pub struct Measured {
     pub peak_bytes: Option<u64>,
     /// The same from when all was loaded and one token run, without what only loading needs.
     pub peak_run_bytes: Option<u64>,
+    /// Bytes of devices' memory held at the end of the test. Not a part of the others, and not to be added to them.
+    pub device_bytes: Option<u64>,
+    /// Number of nodes of the graph by the provider that runs them; none where the runtime does not tell.
+    pub placement: Option<BTreeMap<String, usize>>,
+    /// Nanoseconds of compiling the graph for the device; none if the provider does not compile.
+    pub compile_ns: Option<u64>,
+    /// Whether a compiled graph was found instead; none if the provider does not compile.
+    pub cache_hit: Option<bool>,
+    /// Temperatures just before the first repetition.
+    pub thermal_before: Option<Vec<ThermalZone>>,
+    /// Temperatures just after the last one.
+    pub thermal_after: Option<Vec<ThermalZone>>,
+    /// Hertz of every core just before the first repetition.
+    pub frequency_before: Option<Vec<u64>>,
+    /// Hertz of every core just after the last one.
+    pub frequency_after: Option<Vec<u64>>,
+    /// How far the model is from the reference, if there is one, or why that is not known.
+    pub agreement: Option<Result<Agreement, String>>,
 }
 
 /// Loads the model and runs the test; calls `on_repetition` after each repetition, and after one more for warming up;
@@ -67,7 +127,8 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let package = Package::open(&cell.model)?;
     let provider = provider::named(&cell.provider)?;
     let runtime = Runtime::load(cell.library.as_deref())?;
-    let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning, ..SessionOptions::default() };
+    let prepack = if cell.low_memory { Prepack::Frugal } else { Prepack::default() };
+    let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning, prepack };
     let session_start = Instant::now();
     let session = Session::new(runtime, &package, provider, &options)?;
     let session_ns = nanoseconds(session_start);
@@ -86,21 +147,64 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
 
     let peak_load = platform::peak_memory();
     let is_apart = platform::reset_peak_memory();
+    let (thermal_before, frequency_before) = (platform::thermal_zones(), platform::core_frequencies());
     let clock = Instant::now();
     let mut clock = || clock.elapsed();
-    let samples = run(&mut decoder, cell.test, cell.repetitions, cell.seed, &mut clock, on_repetition)?;
+    let Cell { test, repetitions, seed, speculate, .. } = *cell;
+    let samples = run(&mut decoder, Procedure { test, repetitions, seed, speculate }, &mut clock, on_repetition)?;
+    let (thermal_after, frequency_after) = (platform::thermal_zones(), platform::core_frequencies());
     let peak_run = platform::peak_memory();
+    let device_bytes = platform::device_memory();
+    let settings = DecoderSettings { speculate, ..decoder.settings() };
+    // After all else, because another model needs memory too.
+    let pass = if test.generate > 0 { Pass::Decode } else { Pass::Prefill };
+    let agreement = cell.reference.as_ref().map(|reference| {
+        let reference = Package::open(reference)?;
+        agreement(&mut decoder, runtime, &reference, &options, pass)
+    });
     Ok(Measured {
-        settings: decoder.settings(),
+        settings,
         samples,
         load_ns,
         session_ns,
         first_run_ns,
         peak_bytes: peak_load.max(peak_run),
         peak_run_bytes: peak_run.filter(|_| is_apart),
+        device_bytes,
+        placement: None,
+        compile_ns: None,
+        cache_hit: None,
+        thermal_before,
+        thermal_after,
+        frequency_before,
+        frequency_after,
+        agreement: agreement.map(|found| found.map_err(|error: MeasureError| error.to_string())),
     })
 }
 
 fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::measure::Names;
+    use crate::measure::tests::{cell, subject};
+
+    #[test]
+    fn the_same_settings_have_the_same_id() {
+        let (cell, subject) = (cell(), subject());
+        let id = cell.id(&subject);
+        assert!(id.len() == 16 && id.chars().all(|c| c.is_ascii_hexdigit()), "{id}");
+        let mut other = cell.clone();
+        other.model = "elsewhere/lfm2.onnx".into();
+        other.library = Some("libonnxruntime.so".into());
+        other.names = Names { model: Some("mine".to_owned()), ..Names::default() };
+        assert_eq!(other.id(&subject), id);
+        other.threads += 1;
+        assert_ne!(other.id(&subject), id);
+        let mut others = subject.clone();
+        others.weights_sha256 = None;
+        assert_ne!(cell.id(&others), id);
+    }
 }
