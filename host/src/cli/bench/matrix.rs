@@ -89,13 +89,12 @@ impl Matrix {
             names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone())
         };
         let mut wrong = |problem: String| problems.add("--plan", format!("{file}: {problem}"));
-        for twice in [
+        let twice = [
             names(models.iter().map(|model| model.name.as_ref()).collect()),
             names(tests.iter().map(|test| test.name.as_ref()).collect()),
-        ] {
-            if let Some(twice) = twice {
-                wrong(format!("the name {twice:?} is given twice"));
-            }
+        ];
+        for name in twice.into_iter().flatten() {
+            wrong(format!("the name {name:?} is given twice"));
         }
         let lists = [
             ("models", models.is_empty()),
