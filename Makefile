@@ -12,16 +12,17 @@ ENVIRONMENTS := .venv
 need = @command -v $(1) >/dev/null 2>&1 || { echo "make: $(1) was not found. $(2)" >&2; exit 1; }
 
 .PHONY: help demo test interop compare lint runtime reference bless need-cargo need-python need-npm programs
+.PHONY: runtime-qnn runtime-qnn-if-any runtime-cuda
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 demo: runtime programs ## export the tiny chat model and ask it a question
 	rm -rf $(TARGET)/demo
 	$(EXPORT) tests/fixtures/tiny-chat --out $(TARGET)/demo/lfm2.onnx
 	$(HOST) --model $(TARGET)/demo/lfm2.onnx --prompt "What is C. elegans?"
 
-test: runtime need-cargo ## run all tests but `interop`
+test: runtime runtime-qnn-if-any need-cargo ## run all tests but `interop`
 	$(PYTHON) -m unittest discover -s host/runtime
 	$(CARGO) test --workspace --locked
 
@@ -39,6 +40,16 @@ lint: need-cargo ## check formatting, clippy and the documentation
 
 runtime: need-python ## fetch the ONNX Runtime library into .runtime
 	$(PYTHON) host/runtime/fetch.py
+
+runtime-qnn: need-python ## fetch the plugin for Qualcomm's NPUs too, which simulates one on x86 (100 MB)
+	$(PYTHON) host/runtime/fetch.py qnn
+
+# Tests that need it say so and do nothing where it does not exist.
+runtime-qnn-if-any: need-python
+	$(PYTHON) host/runtime/fetch.py qnn --optional
+
+runtime-cuda: need-python ## fetch the build of ONNX Runtime for NVIDIA's GPUs too (256 MB)
+	$(PYTHON) host/runtime/fetch.py cuda
 
 reference: $(ENVIRONMENTS)/reference/ready ## regenerate the reference data from transformers (downloads torch)
 	$(ENVIRONMENTS)/reference/bin/python tests/reference/blocks.py

@@ -150,12 +150,13 @@ fn write_block(case: &Case, dialect: &dyn Dialect, graph: &Graph<'_>) {
     (case.config)(&mut config);
     let root = graph.root();
     let tokens = Tokens {
-        ids: root.input(port("input_ids", DType::Int64, vec!["batch_size".into(), "sequence_length".into()])),
-        attention_mask: root.input(port(
+        given: root.input(port("input_ids", DType::Int64, vec!["batch_size".into(), "sequence_length".into()])),
+        mask: root.input(port(
             "attention_mask",
             DType::Int64,
             vec!["batch_size".into(), "total_sequence_length".into()],
         )),
+        rotary: None,
     };
     (case.write)(&Block { config: &config, dialect, tokens }, root);
 }
@@ -163,7 +164,7 @@ fn write_block(case: &Case, dialect: &dyn Dialect, graph: &Graph<'_>) {
 fn embed_and_head<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
     let shape = [block.config.vocab_size, block.config.hidden_size];
     let table = at.within("embed_tokens", |at| at.weight(Role::Table, &shape));
-    let rows = at.within("embed_tokens", |at| block.dialect.embed(at, &table, block.tokens.ids));
+    let rows = at.within("embed_tokens", |at| block.dialect.embed(at, &table, block.tokens.given));
     let head = if block.config.tied { table } else { at.within("lm_head", |at| at.weight(Role::Head, &shape)) };
     let logits = at.within("lm_head", |at| block.dialect.linear(at, rows, &head, None));
     output(at, "rows", rows, block.config.hidden_size);

@@ -118,10 +118,12 @@ impl Layout {
     }
 }
 
-/// Hosts read rows of the token table from the data file, so that it is never stored in the ONNX file.
+/// Hosts read rows of the token table from the data file, so that it is never stored in the ONNX file. The taps of convolutions
+/// are small and belong to static graphs alone, which then need no data file beside that of the general graph.
 fn is_inline(initializer: &Initializer) -> bool {
     let is_table = initializer.source.weight().is_some_and(|weight| weight.role == Role::Table);
-    let is_constant = matches!(initializer.source, Source::Ints(_) | Source::Float(_) | Source::Floats(_));
+    let is_constant =
+        matches!(initializer.source, Source::Ints(_) | Source::Float(_) | Source::Floats(_) | Source::Column { .. });
     is_constant || (initializer.bytes() < INLINE_LIMIT && !is_table)
 }
 

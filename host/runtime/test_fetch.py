@@ -13,6 +13,7 @@ from unittest import mock
 import fetch
 
 LIBRARY = "onnxruntime/capi/libonnxruntime.so.9.9.9"
+LICENCES = fetch.ONNX_RUNTIME.licences
 
 
 class FetchTest(unittest.TestCase):
@@ -26,18 +27,26 @@ class FetchTest(unittest.TestCase):
         self.downloads = 0
         # Progress messages would clutter the output of the tests.
         silence = contextlib.redirect_stderr(io.StringIO())
-        silence.__enter__()
+        self.said = silence.__enter__()
         self.addCleanup(silence.__exit__, None, None, None)
         self.package = self.package_of(b"library, first build")
 
-    def package_of(self, library, members=(LIBRARY, *fetch.LICENCES)):
+    def package_of(self, library, members=(LIBRARY, *LICENCES)):
         with zipfile.ZipFile(self.wheel_file, "w") as archive:
             for member in members:
                 archive.writestr(member, library if member == LIBRARY else "licence")
             archive.writestr("onnxruntime/capi/other.py", "not wanted")
         digest = hashlib.sha256(self.wheel_file.read_bytes()).hexdigest()
         wheel = fetch.Wheel(tag="manylinux_2_28_x86_64", sha256=digest, libraries=(LIBRARY,))
-        return fetch.Package(name="onnxruntime", version="9.9.9", wheels={"linux-x86_64": wheel})
+        return fetch.Package(
+            name="onnxruntime",
+            version="9.9.9",
+            folder="onnxruntime-here",
+            licences=LICENCES,
+            notice="Mind the licence.",
+            otherwise="Do without.",
+            wheels={"linux-x86_64": wheel},
+        )
 
     def fetch(self, package=None, platform_name="linux-x86_64", pip_installed=True, network=True):
         def run(command, **_):
@@ -50,7 +59,7 @@ class FetchTest(unittest.TestCase):
             destination.write_bytes(self.wheel_file.read_bytes())
             return subprocess.CompletedProcess(command, 0)
 
-        with mock.patch.object(fetch.subprocess, "run", run):
+        with mock.patch.object(fetch.subprocess, "run", run), mock.patch.object(fetch, "require_glibc"):
             return fetch.fetch(package or self.package, platform_name, self.into)
 
     def assert_nothing_left(self):
@@ -61,7 +70,12 @@ class FetchTest(unittest.TestCase):
         names = sorted(path.name for path in folder.iterdir())
         self.assertEqual(names, ["LICENSE", "Privacy.md", "ThirdPartyNotices.txt", "libonnxruntime.so.9.9.9", "stamp.json"])
         self.assertEqual((folder / "libonnxruntime.so.9.9.9").read_bytes(), b"library, first build")
-        self.assertEqual([path.name for path in self.into.iterdir()], ["onnxruntime"])
+        self.assertEqual([path.name for path in self.into.iterdir()], ["onnxruntime-here"])
+
+    def test_licences_are_mentioned_when_something_is_fetched(self):
+        self.fetch()
+        self.fetch()
+        self.assertEqual(self.said.getvalue().count("Mind the licence."), 1)
 
     def test_second_call_downloads_nothing(self):
         self.fetch()
@@ -89,7 +103,7 @@ class FetchTest(unittest.TestCase):
 
     def test_wheel_without_the_library_is_refused(self):
         with self.assertRaisesRegex(fetch.FetchError, "does not hold " + LIBRARY):
-            self.fetch(self.package_of(b"", members=fetch.LICENCES))
+            self.fetch(self.package_of(b"", members=LICENCES))
         self.assert_nothing_left()
 
     def test_missing_pip_and_network_say_what_to_do(self):
@@ -100,7 +114,7 @@ class FetchTest(unittest.TestCase):
         self.assert_nothing_left()
 
     def test_unknown_platform_lists_the_known_ones(self):
-        with self.assertRaisesRegex(fetch.FetchError, "no onnxruntime 9.9.9 for plan9-mips, only for linux-x86_64"):
+        with self.assertRaisesRegex(fetch.NoWheelError, "no onnxruntime 9.9.9 for plan9-mips, only for linux-x86_64. Do without."):
             self.fetch(platform_name="plan9-mips")
 
 
@@ -115,26 +129,54 @@ class PlatformTest(unittest.TestCase):
             ("Windows", "ARM64"): "windows-arm64",
         }
         for (system, machine), name in cases.items():
-            with self.subTest(system=system, machine=machine), mock.patch.object(fetch, "require_glibc"), mock.patch.multiple(
+            with self.subTest(system=system, machine=machine), mock.patch.multiple(
                 fetch.platform, system=lambda: system, machine=lambda: machine
             ):
                 self.assertEqual(fetch.this_platform(), name)
                 self.assertIn(name, fetch.ONNX_RUNTIME.wheels)
 
     def test_c_library_is_checked(self):
-        for found, accepted in (("glibc 2.28", True), ("glibc 2.41", True), ("glibc 2.17", False), (None, False)):
-            with self.subTest(found=found), mock.patch.object(fetch.os, "confstr", lambda _: found, create=True):
-                if accepted:
-                    fetch.require_glibc()
+        cases = (
+            (fetch.ONNX_RUNTIME, "glibc 2.28", None),
+            (fetch.ONNX_RUNTIME, "glibc 2.41", None),
+            (fetch.ONNX_RUNTIME, "glibc 2.17", "glibc 2.28"),
+            (fetch.ONNX_RUNTIME, None, "glibc 2.28"),
+            (fetch.QNN, "glibc 2.28", "glibc 2.35"),
+            (fetch.QNN, "glibc 2.36", None),
+        )
+        for package, found, refusal in cases:
+            with self.subTest(package=package.name, found=found), mock.patch.object(fetch.os, "confstr", lambda _: found, create=True):
+                wheel = package.wheels["linux-x86_64"]
+                if refusal is None:
+                    fetch.require_glibc(package, wheel)
                 else:
-                    self.assertRaisesRegex(fetch.FetchError, "glibc 2.28", fetch.require_glibc)
+                    self.assertRaisesRegex(fetch.NoWheelError, refusal, fetch.require_glibc, package, wheel)
+                fetch.require_glibc(fetch.ONNX_RUNTIME, fetch.ONNX_RUNTIME.wheels["macos-arm64"])
+
+    def test_wheels_are_pinned_and_nothing_is_written_over(self):
+        folders = [package.folder for package in fetch.PACKAGES.values()]
+        self.assertEqual(len(set(folders)), len(folders))
+        for package in fetch.PACKAGES.values():
+            for platform_name, wheel in package.wheels.items():
+                with self.subTest(package=package.name, platform_name=platform_name):
+                    self.assertRegex(wheel.sha256, "^[0-9a-f]{64}$")
+                    names = [member.rsplit("/", 1)[1] for member in (*wheel.libraries, *package.licences)]
+                    self.assertEqual(len(set(names)), len(names))
+
+    def test_an_optional_package_may_not_exist(self):
+        cases = (([], 1, "error: there is no"), (["--optional"], 0, "going on without: there is no"))
+        for arguments, status, message in cases:
+            with self.subTest(arguments=arguments), contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertEqual(fetch.main(["qnn", "--platform", "macos-arm64", "--into", "there", *arguments]), status)
+                self.assertIn(message, said.getvalue())
 
     def test_a_foreign_library_needs_a_folder_of_its_own(self):
         cases = (
             ([], "linux-x86_64", fetch.DEFAULT_FOLDER),
             (["--platform", "linux-x86_64"], "linux-x86_64", fetch.DEFAULT_FOLDER),
-            (["--platform", "macos-arm64", "--into", "there"], "macos-arm64", Path("there")),
+            (["cpu", "--platform", "macos-arm64", "--into", "there"], "macos-arm64", Path("there")),
             (["--platform", "macos-arm64"], None, None),
+            (["qnn"], "linux-x86_64", fetch.DEFAULT_FOLDER),
         )
         for arguments, platform_name, folder in cases:
             with self.subTest(arguments=arguments), mock.patch.object(
@@ -145,7 +187,8 @@ class PlatformTest(unittest.TestCase):
                     self.assertEqual((status, fetched.called), (1, False))
                     self.assertIn("--into", said.getvalue())
                 else:
-                    fetched.assert_called_once_with(fetch.ONNX_RUNTIME, platform_name, folder)
+                    package = fetch.QNN if "qnn" in arguments else fetch.ONNX_RUNTIME
+                    fetched.assert_called_once_with(package, platform_name, folder)
 
 
 if __name__ == "__main__":

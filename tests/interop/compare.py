@@ -38,6 +38,8 @@ class Case(NamedTuple):
     near: float
     """Distance of the two best logits below which another token is no fault."""
     options: tuple[str, ...] = ()
+    name: str | None = None
+    """Name of the graph for Transformers.js where it does not follow from the type."""
     batch: bool = False
     """All questions at once in Transformers.js, which pads them on the left."""
 
@@ -52,6 +54,8 @@ CASES = [
     Case("fp16", "fp16", "onnx/model_fp16.onnx", near=1e-2),
     Case("q8", "q8", "onnx/model_quantized.onnx", near=5e-2),
     Case("q4", "q4", "onnx/model_q4.onnx", near=5e-2),
+    # No runtime knows this precision by name, so that the graph is named.
+    Case("q4-mixed", "fp32", "onnx/model_q4-mixed.onnx", near=5e-2, name="model_q4-mixed"),
     Case("q4f16", "q4f16", "onnx/model_q4f16.onnx", near=5e-2),
 ]
 
@@ -86,7 +90,8 @@ def compare(case: Case, questions: list[dict], options: argparse.Namespace) -> s
     run([options.export, CHECKPOINT, "--out", f"{package}/", "--precision", case.precision, *case.options])
     graph = package / case.graph
     request = package / "request.json"
-    request.write_text(json.dumps({"max_new_tokens": MAX_NEW_TOKENS, "batch": case.batch, "questions": questions}), encoding="utf-8")
+    asked = {"max_new_tokens": MAX_NEW_TOKENS, "model_file_name": case.name, "batch": case.batch, "questions": questions}
+    request.write_text(json.dumps(asked), encoding="utf-8")
 
     host = [ask_host(options.host, graph, question) for question in questions]
     others = {

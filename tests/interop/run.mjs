@@ -2,7 +2,8 @@
 //
 //     node run.mjs PACKAGE DTYPE REQUEST
 //
-// REQUEST is a JSON file: {"max_new_tokens": N, "questions": [{"messages", "tools", "prompt_ids"}], "batch": BOOLEAN}.
+// REQUEST is a JSON file: {"max_new_tokens": N, "questions": [{"messages", "tools", "prompt_ids"}], "batch": BOOLEAN}, and if the
+// graph is not called as its type has it, "model_file_name" without the ending.
 // Prints {"prompts": [ids...], "answers": [ids...]}: what the package's chat template and tokenizer make of the messages,
 // and the greedy answers to `prompt_ids`, one by one or in one batch padded on the left.
 
@@ -15,10 +16,10 @@ env.allowRemoteModels = false;
 // Only messages of the severity "error": each session warns that `num_logits_to_keep` may be overridden, which is intended.
 env.backends.onnx.logSeverityLevel = 3;
 
-const { max_new_tokens, questions, batch } = JSON.parse(await readFile(request, "utf8"));
+const { max_new_tokens, model_file_name, questions, batch } = JSON.parse(await readFile(request, "utf8"));
 const path = resolve(folder);
 const tokenizer = await AutoTokenizer.from_pretrained(path);
-const model = await AutoModelForCausalLM.from_pretrained(path, { dtype, device: "cpu" });
+const model = await AutoModelForCausalLM.from_pretrained(path, { dtype, device: "cpu", ...(model_file_name && { model_file_name }) });
 
 const prompts = questions.map(({ messages, tools }) =>
   tokenizer.apply_chat_template(messages, { tools, add_generation_prompt: true, tokenize: true, return_tensor: false, return_dict: false }),

@@ -111,7 +111,8 @@ impl Runner {
     /// Runs `ids` `[batch, sequence]` with a mask `[batch, total]`. Returns the logits of the last position
     /// `[batch, vocab_size]`, and replaces the states.
     pub fn step(&mut self, ids: Array2<i64>, mask: Array2<i64>, states: &mut [ArrayD<f32>]) -> Array2<f32> {
-        let Contract { inputs, outputs, states: described, .. } = &self.contract;
+        let (inputs, logits) = (self.contract.ids().unwrap(), self.contract.logits().unwrap());
+        let described = &self.contract.states;
         let mut feeds = BTreeMap::from([
             (inputs.input_ids.name.as_str(), Tensor::Integers(ids.into_dyn())),
             (inputs.attention_mask.name.as_str(), Tensor::Integers(mask.into_dyn())),
@@ -122,12 +123,12 @@ impl Runner {
         let past = described.iter().map(|state| &state.past);
         let present = described.iter().map(|state| &state.present);
         let taken: Vec<_> = [&inputs.input_ids, &inputs.attention_mask].into_iter().chain(past).collect();
-        let given: Vec<_> = [&outputs.logits].into_iter().chain(present).collect();
+        let given: Vec<_> = [logits].into_iter().chain(present).collect();
         let mut found = run_session(&mut self.session, &taken, &given, &feeds);
         for (described, state) in described.iter().zip(states) {
             *state = found.remove(&described.present.name).unwrap();
         }
-        let logits = found.remove(&outputs.logits.name).unwrap();
+        let logits = found.remove(&logits.name).unwrap();
         logits.index_axis_move(Axis(1), 0).into_dimensionality().unwrap()
     }
 }
@@ -162,7 +163,8 @@ fn library() -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let folder = repository.join(".runtime/onnxruntime");
     let entries = folder.read_dir().into_iter().flatten().map(|entry| entry.unwrap().path());
-    let is_library = |path: &PathBuf| platform::is_library_name(&path.file_name().unwrap().to_string_lossy());
+    let is_library =
+        |path: &PathBuf| platform::is_library_file(&path.file_name().unwrap().to_string_lossy(), "onnxruntime");
     let library = entries.into_iter().find(is_library);
     library.unwrap_or_else(|| panic!("there is no ONNX Runtime in {}: run `make runtime`", folder.display()))
 }

@@ -9,7 +9,7 @@ use lfm2_export::recipe::{Precision, Recipe};
 use lfm2_graphs::contract::{Padding, Purpose};
 use lfm2_host::decoder::{Companion, OrtDecoder};
 use lfm2_host::package::{Package, Prefill as Wanted};
-use lfm2_host::provider::{self, Prepack, SessionOptions};
+use lfm2_host::provider::{self, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::session::Session;
 use tempfile::TempDir;
@@ -36,7 +36,7 @@ pub const TINY_RANDOM: [&str; 14] = [
 pub const TINY_CHAT: &str = "tiny-chat";
 
 /// One thread, so that results do not depend on how many there are.
-const THREAD: SessionOptions = SessionOptions { threads: Some(1), spinning: true, prepack: Prepack::Parallel };
+const THREAD: SessionOptions = SessionOptions::with_threads(Some(1));
 
 /// Why the fused kernels cannot compute a fixture, if so: then only the portable dialect is tested with it.
 pub fn needs_portable(fixture: &str) -> bool {

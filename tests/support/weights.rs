@@ -50,6 +50,11 @@ impl Weights {
         match &initializer.source {
             Source::Dense { weight } => floats(&self.represented(weight), dtype),
             Source::Transposed { weight } => floats(&transposed(&self.represented(weight), weight), dtype),
+            Source::Column { weight, column } => {
+                let values = self.represented(weight);
+                let column: Vec<f32> = values.iter().skip(*column).step_by(weight.columns()).copied().collect();
+                floats(&column, dtype)
+            }
             Source::Packed { weight } => self.quantized(weight).packed,
             Source::Scales { weight } => floats(&self.quantized(weight).scales, dtype),
             Source::ZeroPoints { weight } => self.quantized(weight).zero_points,

@@ -141,7 +141,7 @@ impl Options {
             Purpose::Calibrate if self.prefill == Prefill::Int8 || self.caches == Caches::Int8 => {
                 return Err(OptionsError::CalibrationInt8);
             }
-            Purpose::Prefill => return Err(OptionsError::PrefillAlone),
+            Purpose::Prefill | Purpose::Chunk | Purpose::Token => return Err(OptionsError::PrefillAlone),
             Purpose::Calibrate | Purpose::General => {}
         }
         let portable = self.dialect == DialectName::Portable;

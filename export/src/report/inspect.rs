@@ -226,6 +226,8 @@ fn purpose(purpose: Purpose) -> &'static str {
         Purpose::General => "",
         Purpose::Prefill => " for prompts",
         Purpose::Calibrate => " for calibration",
+        Purpose::Chunk => " for chunks of prompts",
+        Purpose::Token => " for single tokens",
     }
 }
 

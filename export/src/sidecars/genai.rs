@@ -36,10 +36,11 @@ pub(super) fn config(
     }
     let contract = request.contract;
     let mut inputs = Map::new();
-    inputs.insert("input_ids".to_owned(), value!(contract.inputs.input_ids.name));
-    inputs.insert("attention_mask".to_owned(), value!(contract.inputs.attention_mask.name));
+    let ids = contract.ids()?;
+    inputs.insert("input_ids".to_owned(), value!(ids.input_ids.name));
+    inputs.insert("attention_mask".to_owned(), value!(ids.attention_mask.name));
     let mut outputs = Map::new();
-    outputs.insert("logits".to_owned(), value!(contract.outputs.logits.name));
+    outputs.insert("logits".to_owned(), value!(contract.logits()?.name));
     for (kind, name) in [(StateKind::Key, "key"), (StateKind::Value, "value"), (StateKind::Conv, "conv")] {
         if let Some(pattern) = pattern(contract, kind, |state| &state.past)? {
             inputs.insert(format!("past_{name}_names"), value!(pattern));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::Contract;
+use lfm2_graphs::contract::{Contract, ContractError};
 use serde_json::{Map, Value};
 
 use crate::config::ModelConfig;
@@ -95,6 +95,9 @@ pub enum SidecarError {
         /// Why.
         reason: String,
     },
+    /// The contract is not that of a graph which other runtimes can run.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
     /// The contract has states that genai_config.json cannot express.
     #[error("the states of the graph do not follow one pattern of names: {names}", names = names.join(", "))]
     Names {

@@ -72,6 +72,10 @@ impl<'c> Producer<'c> {
         match &initializer.source {
             Source::Dense { weight } => append_floats(&self.rows(weight, part, dtype)?, dtype, &mut bytes),
             Source::Transposed { weight } => append_floats(&self.columns(weight, part, dtype)?, dtype, &mut bytes),
+            Source::Column { weight, column } => {
+                let column = Part { start: *column, count: 1 };
+                append_floats(&self.columns(weight, column, dtype)?, dtype, &mut bytes);
+            }
             Source::Packed { weight } => {
                 let Quantized { packed, scales, zero_points } = self.quantized(weight, part)?;
                 bytes = packed;
@@ -145,7 +149,7 @@ pub(super) fn parts(initializer: &Initializer) -> Vec<Part> {
         Source::Rope { head_dim, .. } => {
             (initializer.shape.first().copied().unwrap_or(0), PART_VALUES / (head_dim / 2).max(1))
         }
-        Source::Channels { .. } | Source::ChannelScales { .. } => (1, 1),
+        Source::Channels { .. } | Source::ChannelScales { .. } | Source::Column { .. } => (1, 1),
         Source::Ints(_) | Source::Float(_) | Source::Floats(_) => (1, 1),
     };
     let step = most.max(1);

@@ -5,6 +5,7 @@
 
 mod calibration;
 mod manifest;
+mod target;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -12,6 +13,7 @@ pub use calibration::{CALIBRATION_VERSION, Calibration};
 pub use manifest::{
     MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, is_prefill_name, prefill_name,
 };
+pub use target::Target;
 
 pub use crate::ir::types::{DType, Dim, Shape};
 
@@ -19,7 +21,7 @@ pub use crate::ir::types::{DType, Dim, Shape};
 pub const METADATA_KEY: &str = "lfm2.contract";
 
 /// Version of this structure. A host refuses contracts of a version that it does not know.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The machine-readable description of one graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub struct Contract {
     pub version: u32,
     /// Model family, as `model_type` in the checkpoint's config: `lfm2`.
     pub family: String,
-    /// Name of the dialect that the graph was lowered with: `contrib` or `portable`.
+    /// Name of the dialect that the graph was lowered with: `contrib`, `portable`, or that of the [`Target`] of a static graph.
     pub dialect: String,
     /// What the graph is for.
     pub purpose: Purpose,
@@ -72,6 +74,47 @@ impl Contract {
     pub fn from_json(text: &str) -> Result<Self, ContractError> {
         versioned(text, VERSION)
     }
+
+    /// The inputs of a graph that takes token ids.
+    pub fn ids(&self) -> Result<&IdInputs, ContractError> {
+        match &self.inputs {
+            Inputs::Ids(inputs) => Ok(inputs),
+            Inputs::Rows(_) => Err(ContractError::Static),
+        }
+    }
+
+    /// The inputs of a graph that takes rows of the token table.
+    pub fn rows(&self) -> Result<&RowInputs, ContractError> {
+        match &self.inputs {
+            Inputs::Ids(_) => Err(ContractError::Dynamic),
+            Inputs::Rows(inputs) => Ok(inputs),
+        }
+    }
+
+    /// Every input of the graph, those of states last.
+    pub fn input_ports(&self) -> Vec<&Port> {
+        let mut ports = match &self.inputs {
+            Inputs::Ids(ids) => vec![&ids.input_ids, &ids.attention_mask, &ids.num_logits_to_keep],
+            Inputs::Rows(rows) => {
+                let attention = rows.attention.iter().flat_map(|it| [&it.cosines, &it.sines, &it.bias]);
+                [&rows.embeddings].into_iter().chain(attention).collect()
+            }
+        };
+        ports.extend(self.states.iter().map(|state| &state.past));
+        ports
+    }
+
+    /// Every output of the graph.
+    pub fn output_ports(&self) -> Vec<&Port> {
+        let states = self.states.iter().flat_map(|state| [Some(&state.present), state.columns.as_ref()]).flatten();
+        let statistics = self.outputs.statistics.iter().map(|statistic| &statistic.port);
+        self.outputs.logits.iter().chain(states).chain(statistics).collect()
+    }
+
+    /// The output with the logits.
+    pub fn logits(&self) -> Result<&Port, ContractError> {
+        self.outputs.logits.as_ref().ok_or(ContractError::NoLogits)
+    }
 }
 
 /// Reads JSON whose `version` must be `expected` before anything else is looked at.
@@ -108,6 +151,17 @@ pub enum ContractError {
         /// The version that this program reads.
         expected: u32,
     },
+    /// A static graph where one for any number of tokens was expected.
+    #[error(
+        "the graph has fixed shapes and takes rows of the token table; a graph that takes token ids is needed here"
+    )]
+    Static,
+    /// A dynamic graph where a static one was expected.
+    #[error("the graph takes token ids; one with fixed shapes is needed here")]
+    Dynamic,
+    /// A graph for chunks, which returns states only.
+    #[error("the graph returns no logits: it is for parts of prompts")]
+    NoLogits,
 }
 
 /// One input or output of the graph.
@@ -122,8 +176,18 @@ pub struct Port {
 }
 
 /// Inputs other than states.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Inputs {
+    /// Dynamic graphs take token ids, any number of them.
+    Ids(IdInputs),
+    /// Static graphs take rows of the token table, always as many.
+    Rows(RowInputs),
+}
+
+/// Inputs of graphs that take any number of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inputs {
+pub struct IdInputs {
     /// Token ids, int64 `[batch_size, sequence_length]`.
     pub input_ids: Port,
     /// 1 for real tokens and 0 for padding, int64 `[batch_size, total_sequence_length]`.
@@ -132,11 +196,41 @@ pub struct Inputs {
     pub num_logits_to_keep: Port,
 }
 
+/// Inputs of graphs whose shapes are all fixed. What NPUs do not compute well, the host does: it looks the rows up, and it
+/// knows the positions. Shapes are those of rank 3; graphs of rank 2 have no leading 1 in front of `tokens`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RowInputs {
+    /// Tokens of every run. A run with fewer has padding at its end, whose results the host drops.
+    pub tokens: usize,
+    /// Rows of keys and values that every run is given, in use or not.
+    pub past: usize,
+    /// Rows of the token table, `[1, tokens, hidden_size]`.
+    pub embeddings: Port,
+    /// What the attention layers need; absent if there are none.
+    pub attention: Option<AttentionInputs>,
+}
+
+/// What static graphs need to know for their attention layers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttentionInputs {
+    /// Cosines of the rotary angles of the tokens' positions, `[1, tokens, head_dim / 2]`.
+    pub cosines: Port,
+    /// Sines of the same angles.
+    pub sines: Port,
+    /// Added to the scores, `[1, tokens, past + tokens]`: 0 where a token may look, `hidden` elsewhere. The last `tokens` columns
+    /// are the tokens of the run themselves.
+    pub bias: Port,
+    /// What hides a position: finite, so that a token that may look nowhere still gets finite scores.
+    pub hidden: f64,
+}
+
 /// Outputs other than states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
-    /// Scores of the next token, float32 `[batch_size, positions, vocab_size]`, `positions` being 1 by default.
-    pub logits: Port,
+    /// Scores of the next token, float32 `[batch_size, positions, vocab_size]`, `positions` being 1 by default. Graphs for chunks
+    /// have none: the last token of a prompt goes through the graph for single tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Port>,
     /// What graphs for calibration tell about the inputs of weights; empty in others.
     pub statistics: Vec<Statistic>,
 }
@@ -152,6 +246,10 @@ pub enum Purpose {
     Prefill,
     /// Statistics for quantization.
     Calibrate,
+    /// A static graph for a part of a prompt: states, no logits.
+    Chunk,
+    /// A static graph for one token.
+    Token,
 }
 
 /// An output that sums up what a product's input was during a run.
@@ -176,6 +274,8 @@ pub struct State {
     pub past: Port,
     /// The output.
     pub present: Port,
+    /// The dimension of both that counts tokens.
+    pub axis: usize,
     /// Of a convolution in a graph that can be rolled back: every column of B*x of the run,
     /// `[batch_size, sequence_length, hidden_size]`, so that the state after any token of the run can be made from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,16 +286,16 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateKind {
-    /// The last columns of B*x: `[batch_size, hidden_size, conv_L_cache - 1]`.
+    /// The last columns of B*x: `[batch_size, hidden_size, conv_L_cache - 1]`, in static graphs `[1, conv_L_cache - 1, hidden_size]`.
     Conv,
-    /// Rotated keys: `[batch_size, kv_heads, sequence, head_dim]`.
+    /// Rotated keys: `[batch_size, kv_heads, sequence, head_dim]`, in static graphs `[kv_heads, head_dim, sequence]`.
     Key,
-    /// Values: `[batch_size, kv_heads, sequence, head_dim]`.
+    /// Values: `[batch_size, kv_heads, sequence, head_dim]`, in static graphs `[kv_heads, sequence, head_dim]`.
     Value,
 }
 
 impl StateKind {
-    /// Whether the tensor has one row per token (axis 2 is the sequence).
+    /// Whether the tensor has an entry for every token.
     pub fn grows(self) -> bool {
         matches!(self, StateKind::Key | StateKind::Value)
     }
@@ -210,6 +310,9 @@ pub enum Update {
     InPlace,
     /// The output is a new tensor that becomes the next input; its length is exactly the number of tokens seen.
     Appended,
+    /// The output has the entries of the tokens of this run only. The host puts them into the input: behind those of the tokens
+    /// before, or, of a convolution, so that the last ones stay.
+    ByHost,
 }
 
 /// Which padded batches are exact.

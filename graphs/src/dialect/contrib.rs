@@ -41,11 +41,11 @@ impl Dialect for Contrib {
         })
     }
 
-    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {
+    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, given: Value<'g>) -> Value<'g> {
         match table.format {
             // No kernel looks rows up in a table quantized by channel; `verify` says so.
-            Format::Dense(_) | Format::Channels => lower::embed::gather(at, table, ids),
-            Format::Blocks(blocks) => lower::embed::gather_quantized(at, table, blocks, ids),
+            Format::Dense(_) | Format::Channels => lower::embed::gather(at, table, given),
+            Format::Blocks(blocks) => lower::embed::gather_quantized(at, table, blocks, given),
         }
     }
 

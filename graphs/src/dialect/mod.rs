@@ -6,10 +6,12 @@
 //! Mixture-of-experts layers will add one more, `experts`.
 
 mod contrib;
+mod fixed;
 mod observed;
 mod portable;
 
 pub use contrib::Contrib;
+pub use fixed::{Fixed, FixedFor};
 pub use observed::Observed;
 pub use portable::Portable;
 
@@ -30,13 +32,18 @@ pub trait Dialect {
     /// Which padded batches the graphs compute exactly.
     fn padding(&self) -> Padding;
 
+    /// The shapes of the graphs, if all of them are fixed. Then the host looks up the rows of the token table.
+    fn window(&self) -> Option<Window> {
+        None
+    }
+
     /// What keeps the dialect's kernels from computing attention with such heads, if anything does, and what to do then.
     fn refuse(&self, _heads: &Heads) -> Option<String> {
         None
     }
 
-    /// Looks up the rows of `ids` (int64 `[batch, sequence]`) in the table: `[batch, sequence, hidden]`.
-    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g>;
+    /// The rows of the table `[batch, sequence, hidden]` for the tokens `given`: looked up, or given as they are.
+    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, given: Value<'g>) -> Value<'g>;
 
     /// x / sqrt(mean(x^2) + epsilon) * scale over the last dimension.
     fn norm<'g>(&self, at: Scope<'g>, x: Value<'g>, scale: &Weight, epsilon: f64) -> Value<'g>;
@@ -111,10 +118,41 @@ pub struct Heads {
 /// The inputs that every layer may need.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'g> {
-    /// int64 `[batch, sequence]`.
-    pub ids: Value<'g>,
-    /// int64 `[batch, total]`: 1 for real tokens, 0 for padding; the last `sequence` columns belong to `ids`.
-    pub attention_mask: Value<'g>,
+    /// What the graph is given of each token: its id, int64 `[batch, sequence]`, or its row of the table.
+    pub given: Value<'g>,
+    /// Which tokens may be looked at. Dynamic graphs take int64 `[batch, total]`, 1 for real tokens and 0 for padding, the last
+    /// `sequence` columns being those of this run; static ones a bias for the scores, `[1, sequence, total]`.
+    pub mask: Value<'g>,
+    /// Cosines and sines of the tokens' positions, `[1, sequence, head_dim / 2]`, if the graph is given them.
+    pub rotary: Option<[Value<'g>; 2]>,
+}
+
+/// The shapes of a static graph.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// Tokens of every run.
+    pub tokens: usize,
+    /// Rows of keys and values before them.
+    pub past: usize,
+    /// Whether the graph returns logits.
+    pub logits: bool,
+    /// Dimensions of activations: 3, `[1, tokens, width]`, or 2, `[tokens, width]`.
+    pub rank: usize,
+    /// What hides a position from attention.
+    pub hidden: f64,
+}
+
+impl Window {
+    /// The shape of activations of `rows` rows: a matrix, with a 1 in front if the rank is 3.
+    pub fn matrix<T: From<u8>>(self, rows: T, columns: T) -> Vec<T> {
+        let one = (self.rank == 3).then(|| T::from(1));
+        one.into_iter().chain([rows, columns]).collect()
+    }
+
+    /// The dimension of activations that counts tokens.
+    pub fn axis(self) -> usize {
+        self.rank - 2
+    }
 }
 
 /// What attention returns.
@@ -122,9 +160,9 @@ pub struct Tokens<'g> {
 pub struct Attended<'g> {
     /// `[batch, sequence, heads * head_dim]`.
     pub context: Value<'g>,
-    /// `past_key` with the new keys.
+    /// `past_key` with the new keys; in static graphs the new keys alone.
     pub present_key: Value<'g>,
-    /// `past_value` with the new values.
+    /// `past_value` with the new values; in static graphs the new values alone.
     pub present_value: Value<'g>,
 }
 
@@ -148,7 +186,7 @@ pub struct CausalConv<'g, 'w> {
 pub struct Convolved<'g> {
     /// `[batch, sequence, channels]`.
     pub y: Value<'g>,
-    /// The last `width - 1` columns up to the end of `x`, shaped as the past.
+    /// The last `width - 1` columns up to the end of `x`, shaped as the past; in static graphs the columns of `x`.
     pub present: Value<'g>,
     /// Every column of this run as the state takes it, zero at padding: `[batch, sequence, channels]`.
     pub columns: Value<'g>,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{AddNorm, Attended, Attention, CausalConv, Convolved, Dialect, Heads};
+use super::{AddNorm, Attended, Attention, CausalConv, Convolved, Dialect, Heads, Window};
 use crate::contract::{Contract, Padding, Purpose, Statistic, Update};
 use crate::ir::graph::port;
 use crate::ir::{DType, Scope, Value, ValueId, Weight};
@@ -61,12 +61,16 @@ impl Dialect for Observed<'_> {
         self.inner.padding()
     }
 
+    fn window(&self) -> Option<Window> {
+        self.inner.window()
+    }
+
     fn refuse(&self, heads: &Heads) -> Option<String> {
         self.inner.refuse(heads)
     }
 
-    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {
-        self.inner.embed(at, table, ids)
+    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, given: Value<'g>) -> Value<'g> {
+        self.inner.embed(at, table, given)
     }
 
     fn norm<'g>(&self, at: Scope<'g>, x: Value<'g>, scale: &Weight, epsilon: f64) -> Value<'g> {

@@ -27,8 +27,8 @@ impl Dialect for Portable {
         Padding::Left
     }
 
-    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, ids: Value<'g>) -> Value<'g> {
-        lower::embed::gather(at, table, ids)
+    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, given: Value<'g>) -> Value<'g> {
+        lower::embed::gather(at, table, given)
     }
 
     fn norm<'g>(&self, at: Scope<'g>, x: Value<'g>, scale: &Weight, epsilon: f64) -> Value<'g> {

@@ -5,7 +5,7 @@
 //! [`verify`](super::verify::verify) afterwards.
 
 use std::cell::{Ref, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::initializer::{Initializer, Source};
@@ -115,6 +115,23 @@ impl<'f> Graph<'f> {
     /// What has been built so far.
     pub fn content(&self) -> Ref<'_, Content> {
         self.content.borrow()
+    }
+
+    /// Takes out the nodes and constants that no output depends on. Nothing may be built afterwards.
+    pub fn prune(&self) {
+        let mut content = self.content.borrow_mut();
+        let mut needed: HashSet<ValueId> = content.outputs.iter().map(|(id, _)| *id).collect();
+        // Nodes come in the order of their data, so that one pass from the end sees every use before the producer.
+        let mut kept: Vec<Node> = Vec::with_capacity(content.nodes.len());
+        for node in content.nodes.drain(..).rev() {
+            if node.outputs.iter().flatten().any(|id| needed.contains(id)) {
+                needed.extend(node.inputs.iter().flatten());
+                kept.push(node);
+            }
+        }
+        kept.reverse();
+        content.nodes = kept;
+        content.initializers.retain(|(id, _)| needed.contains(id));
     }
 
     fn path(&self, separator: &str) -> String {
@@ -322,6 +339,18 @@ impl<'g> Scope<'g> {
     /// A constant number of the given float type, scalar.
     pub fn float(self, value: f64, dtype: DType) -> Value<'g> {
         self.initializer(&format!("{dtype}[{value:e}]"), dtype, &[], Source::Float(value))
+    }
+
+    /// A constant number of the given float type as a list of one, for runtimes whose operators take no scalars.
+    pub fn single(self, value: f64, dtype: DType) -> Value<'g> {
+        self.initializer(&format!("{dtype}s[{value:e}]"), dtype, &[1], Source::Float(value))
+    }
+
+    /// One column of a dense weight seen as a matrix, `[rows]`.
+    pub fn column(self, weight: &Weight, column: usize) -> Value<'g> {
+        let name = format!("{}.column{column}", weight.name);
+        let source = Source::Column { weight: weight.clone(), column };
+        self.initializer(&name, self.graph.activations, &[weight.rows()], source)
     }
 
     /// Emits an operator with one output.

@@ -35,6 +35,13 @@ pub enum Source {
         /// The weight.
         weight: Weight,
     },
+    /// One column of a matrix `[rows, columns]`: `[rows]`.
+    Column {
+        /// The weight.
+        weight: Weight,
+        /// Which column.
+        column: usize,
+    },
     /// The packed numbers of a weight quantized in blocks.
     Packed {
         /// The weight.
@@ -83,6 +90,7 @@ impl Source {
         match self {
             Source::Dense { weight }
             | Source::Transposed { weight }
+            | Source::Column { weight, .. }
             | Source::Packed { weight }
             | Source::Scales { weight }
             | Source::ZeroPoints { weight }

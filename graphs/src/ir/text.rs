@@ -17,6 +17,7 @@ pub fn dump(content: &Content) -> String {
         let source = match &initializer.source {
             Source::Dense { weight } => format!("dense {}", weight.name),
             Source::Transposed { weight } => format!("transposed {}", weight.name),
+            Source::Column { weight, column } => format!("column {column} of {}", weight.name),
             Source::Packed { weight } => format!("packed {} {:?}", weight.name, weight.format),
             Source::Scales { weight } => format!("scales {}", weight.name),
             Source::Channels { weight } => format!("channels {}", weight.name),

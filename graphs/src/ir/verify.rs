@@ -31,7 +31,9 @@ pub fn verify(content: &Content) -> Result<(), VerifyError> {
         }
         let length: usize = initializer.shape.iter().product();
         match &initializer.source {
-            Source::Dense { weight } | Source::Transposed { weight } if !matches!(weight.format, Format::Dense(_)) => {
+            Source::Dense { weight } | Source::Transposed { weight } | Source::Column { weight, .. }
+                if !matches!(weight.format, Format::Dense(_)) =>
+            {
                 problems.push(format!("{}: the recipe quantizes it, the dialect stores plain numbers", weight.name));
             }
             Source::Ints(values) if values.len() != length => {
@@ -57,6 +59,13 @@ pub fn verify(content: &Content) -> Result<(), VerifyError> {
                     content.name(*id),
                     weight.name,
                     weight.len()
+                ));
+            }
+            Source::Column { weight, column } if weight.rows() != length || *column >= weight.columns() => {
+                problems.push(format!(
+                    "initializer {}: column {column} of {} for {length} places",
+                    content.name(*id),
+                    weight.name
                 ));
             }
             _ => {}

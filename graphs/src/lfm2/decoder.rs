@@ -4,8 +4,8 @@ use super::attention::attention;
 use super::feed_forward::feed_forward;
 use super::short_conv::short_conv;
 use super::{Block, Config, Mixer, ports};
-use crate::contract::{self, Contract, Location, Port, Table, TableFormat};
-use crate::dialect::{AddNorm, Dialect, Tokens};
+use crate::contract::{self, Contract, IdInputs, Inputs, Location, Port, Purpose, Table, TableFormat};
+use crate::dialect::{AddNorm, Dialect, Tokens, Window};
 use crate::ir::verify::{VerifyError, verify};
 use crate::ir::{Content, DType, Format, Graph, Role, Scope, Source, Value, Weight};
 use crate::ops;
@@ -25,14 +25,18 @@ pub fn build(
         return Err(BuildError::Dialect { dialect: dialect.name(), reason });
     }
     let root = graph.root();
-    let inputs = ports::inputs();
-    let outputs = ports::outputs(config);
-    let tokens =
-        Tokens { ids: root.input(inputs.input_ids.clone()), attention_mask: root.input(inputs.attention_mask.clone()) };
-    let block = Block { config, dialect, tokens };
+    let window = dialect.window();
+    let inputs = match window {
+        None => Inputs::Ids(ports::ids()),
+        Some(window) => Inputs::Rows(ports::rows(config, graph.activations(), window)),
+    };
+    let outputs = ports::outputs(config, window);
+    let block = Block { config, dialect, tokens: tokens(root, &inputs) };
 
-    let (logits, states, table) = decoder(&block, extras, root, &inputs.num_logits_to_keep);
-    root.output(logits, outputs.logits.clone());
+    let (logits, states, table) = decoder(&block, extras, root, &inputs);
+    if let Some(port) = &outputs.logits {
+        root.output(logits, port.clone());
+    }
     for Carried { present, state, .. } in &states {
         root.output(*present, state.present.clone());
     }
@@ -42,12 +46,20 @@ pub fn build(
             root.output(*value, port.clone());
         }
     }
+    if window.is_some() {
+        // A graph without logits has no use for what follows the last state.
+        graph.prune();
+    }
     verify(&graph.content())?;
     Ok(Contract {
         version: contract::VERSION,
         family: "lfm2".to_owned(),
         dialect: dialect.name().to_owned(),
-        purpose: contract::Purpose::General,
+        purpose: match window {
+            None => Purpose::General,
+            Some(Window { logits: true, .. }) => Purpose::Token,
+            Some(_) => Purpose::Chunk,
+        },
         precision: String::new(),
         opset: ops::OPSET,
         minimum_runtime_minor: dialect.minimum_runtime_minor(),
@@ -55,9 +67,9 @@ pub fn build(
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,
         layers: config.layers.len(),
-        context_length: config.context_length,
+        context_length: window.map_or(config.context_length, |window| window.past.min(config.context_length)),
         rope: config.has_attention().then_some(contract::Rope { theta: config.rope_theta, head_dim: config.head_dim }),
-        table: describe(&table),
+        table: describe(&table, window.is_some()),
         weight_bytes: weight_bytes(&graph.content(), config.tied),
         inputs,
         outputs,
@@ -100,11 +112,30 @@ struct Carried<'g> {
     state: contract::State,
 }
 
+/// Declares the inputs that the layers need.
+fn tokens<'g>(root: Scope<'g>, inputs: &Inputs) -> Tokens<'g> {
+    let input = |port: &Port| root.input(port.clone());
+    match inputs {
+        Inputs::Ids(ids) => Tokens { given: input(&ids.input_ids), mask: input(&ids.attention_mask), rotary: None },
+        Inputs::Rows(rows) => {
+            let given = input(&rows.embeddings);
+            match &rows.attention {
+                // Without attention layers nothing asks for a mask.
+                None => Tokens { given, mask: given, rotary: None },
+                Some(attention) => {
+                    let rotary = [&attention.cosines, &attention.sines].map(input);
+                    Tokens { given, mask: input(&attention.bias), rotary: Some(rotary) }
+                }
+            }
+        }
+    }
+}
+
 fn decoder<'g>(
     block: &Block<'g, '_>,
     extras: Extras,
     root: Scope<'g>,
-    keep: &Port,
+    inputs: &Inputs,
 ) -> (Value<'g>, Vec<Carried<'g>>, Weight) {
     let Block { config, dialect, tokens } = *block;
     let mut states = Vec::new();
@@ -112,13 +143,17 @@ fn decoder<'g>(
         let table_shape = [config.vocab_size, config.hidden_size];
         let (table, mut stream) = model.within("embed_tokens", |at| {
             let table = at.weight(Role::Table, &table_shape);
-            let rows = dialect.embed(at, &table, tokens.ids);
+            let rows = dialect.embed(at, &table, tokens.given);
             (table, rows)
         });
         let mut update = None;
         for (i, &mixer) in config.layers.iter().enumerate() {
             let last = i + 1 == config.layers.len();
-            let mut specifications = ports::states(config, i, mixer, root.activations(), dialect.update(), extras);
+            let dtype = root.activations();
+            let mut specifications = match dialect.window() {
+                None => ports::states(config, i, mixer, dtype, dialect.update(), extras),
+                Some(window) => ports::fixed_states(config, i, mixer, dtype, window),
+            };
             let past: Vec<_> = specifications.iter_mut().map(|state| past(config, root, state)).collect();
             (stream, update) = model.within(format_args!("layers.{i}"), |layer| {
                 let x;
@@ -135,7 +170,7 @@ fn decoder<'g>(
                 };
                 let returned = returned.into_iter().zip(specifications);
                 states.extend(returned.map(|((present, columns), state)| Carried { present, columns, state }));
-                if last {
+                if let (true, Inputs::Ids(IdInputs { num_logits_to_keep: keep, .. })) = (last, inputs) {
                     // What follows works on each position alone: only the positions that get logits go on.
                     let start = layer.once("logits_start", |at| kept_from(at, keep));
                     let end = layer.ints(&[i64::MAX]);
@@ -208,7 +243,8 @@ fn weight_bytes(content: &Content, tied: bool) -> u64 {
     total
 }
 
-fn describe(table: &Weight) -> Table {
+/// `packed` says that the graph looks no rows up, so that there is only the table that the head multiplies with.
+fn describe(table: &Weight, packed: bool) -> Table {
     let location = |name: String| Location { name, file: String::new(), offset: 0, length: 0 };
     let (format, values, scales, zero_points) = match table.format {
         Format::Dense(dtype) => (TableFormat::Dense { dtype }, table.name.clone(), None, None),
@@ -216,7 +252,7 @@ fn describe(table: &Weight) -> Table {
         Format::Channels => (TableFormat::Dense { dtype: DType::Float32 }, table.name.clone(), None, None),
         Format::Blocks(blocks) => (
             TableFormat::Blocks { bits: blocks.bits, block_size: blocks.block_size, scales: blocks.scales },
-            format!("{}.rows", table.name),
+            format!("{}.{}", table.name, if packed { "packed" } else { "rows" }),
             Some(location(format!("{}.scales", table.name))),
             blocks.zero_points.then(|| location(format!("{}.zero_points", table.name))),
         ),

@@ -3,7 +3,7 @@
 use super::norm;
 use super::tokens::{attention_bias, hidden, last_index, rope_rows, rope_table, total_scalar, visible_grouped};
 use crate::contract::Padding;
-use crate::dialect::{Attended, Attention};
+use crate::dialect::{Attended, Attention, Window};
 use crate::ir::algebra::concat;
 use crate::ir::{Attribute, RopePart, Scope, Value, Weight};
 use crate::ops;
@@ -34,6 +34,36 @@ pub fn decomposed<'g>(at: Scope<'g>, op: Attention<'g, '_>) -> Attended<'g> {
     let context = at.op(&ops::MATMUL, &[weights, present_value.unsqueeze(&[2])], &[]);
     let context = by_head(context.reshape(&[0, heads, -1, head_dim])).reshape(&[0, 0, heads * head_dim]);
     Attended { context, present_key, present_value }
+}
+
+/// Elementary operators of at most three dimensions, all shapes fixed.
+///
+/// Keys are kept transposed, so that no run transposes the rows of the past. Queries that share a key head lie one behind the
+/// other, so that one product takes them all and keys are never repeated. Norms see one dimension of rows and one of columns:
+/// with more, the NPUs of Qualcomm compute garbage.
+pub fn fixed<'g>(at: Scope<'g>, op: Attention<'g, '_>, window: Window, norm: norm::Norm) -> Attended<'g> {
+    let [heads, kv_heads, head_dim] = [op.heads.heads, op.heads.kv_heads, op.heads.head_dim].map(|n| n as i64);
+    let [tokens, total] = [window.tokens, window.past + window.tokens].map(|n| n as i64);
+    let shared = heads / kv_heads * tokens;
+
+    // [heads, tokens, head_dim]
+    let by_head = |x: Value<'g>, count: i64| x.reshape(&[tokens, count, head_dim]).transpose(&[1, 0, 2]);
+    let normed = |x: Value<'g>, count: i64, scale: &Weight| {
+        norm(at, x.reshape(&window.matrix(tokens * count, head_dim)), scale, op.epsilon)
+    };
+    let query = rotate(at, by_head(normed(op.query, heads, op.query_norm), heads), &op);
+    let key = rotate(at, by_head(normed(op.key, kv_heads, op.key_norm), kv_heads), &op).transpose(&[0, 2, 1]);
+    let value = by_head(op.value, kv_heads);
+    let (keys, values) = (concat(&[op.past_key, key], 2), concat(&[op.past_value, value], 1));
+
+    let scale = at.single((head_dim as f64).powf(-0.5), at.activations());
+    let query = (query * scale).reshape(&[kv_heads, shared, head_dim]);
+    let scores = at.op(&ops::MATMUL, &[query, keys], &[]).reshape(&[heads, tokens, total]) + op.tokens.mask;
+    let weights = at.op(&ops::SOFTMAX, &[scores], &[("axis", Attribute::Int(-1))]);
+    let context = at.op(&ops::MATMUL, &[weights.reshape(&[kv_heads, shared, total]), values], &[]);
+    let context = context.reshape(&[heads, tokens, head_dim]).transpose(&[1, 0, 2]);
+    let context = context.reshape(&window.matrix(tokens, heads * head_dim));
+    Attended { context, present_key: key, present_value: value }
 }
 
 /// Rotates the first and second half of each head against each other: (a cos - b sin, b cos + a sin).

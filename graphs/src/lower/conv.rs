@@ -2,7 +2,7 @@
 
 use super::tokens::mask_of_run;
 use crate::contract::Padding;
-use crate::dialect::{CausalConv, Convolved};
+use crate::dialect::{CausalConv, Convolved, Window};
 use crate::ir::algebra::concat;
 use crate::ir::{Attribute, Scope, Value};
 use crate::ops;
@@ -32,4 +32,21 @@ pub fn stateful<'g>(at: Scope<'g>, op: CausalConv<'g, '_>, padding: Padding) -> 
         [("ndim", Attribute::Int(1)), ("activation", Attribute::Text("none")), ("channels_last", Attribute::Int(1))];
     let [y, present] = at.call(&ops::CAUSAL_CONV_WITH_STATE, &inputs, &attributes);
     Convolved { y, present: swap(present), columns: x }
+}
+
+/// The past columns in front, and one product for each tap. Nothing is transposed: channels come last in the state as well. The
+/// columns of the run are all that is returned.
+pub fn taps<'g>(at: Scope<'g>, op: CausalConv<'g, '_>, window: Window) -> Convolved<'g> {
+    let axis = window.axis() as i64;
+    let columns = concat(&[op.past, op.x], axis);
+    let tap = |tap: usize| {
+        let [start, end] = [tap, tap + window.tokens].map(|bound| at.ints(&[bound as i64]));
+        columns.slice(start, end, axis) * at.column(op.kernel, tap)
+    };
+    let y = (1..op.kernel.columns()).fold(tap(0), |sum, next| sum + tap(next));
+    let y = match op.bias {
+        Some(bias) => y + at.dense(bias),
+        None => y,
+    };
+    Convolved { y, present: op.x, columns: op.x }
 }

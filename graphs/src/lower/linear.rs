@@ -1,5 +1,6 @@
 //! Projections: x W^T + bias.
 
+use crate::dialect::Window;
 use crate::ir::algebra::concat;
 use crate::ir::{Attribute, Blocks, DType, Format, Role, Scope, Source, Value, Weight};
 use crate::ops;
@@ -10,24 +11,42 @@ use crate::ops;
 /// rows and because a transposed copy of the largest weight could not be streamed; `Gemm` reads them as they are.
 pub fn dense<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
     let product = match weight.role {
-        Role::Table | Role::Head => gemm(at, x, weight),
-        Role::Matrix | Role::Kernel | Role::Vector => {
-            let [rows, columns] = [weight.rows(), weight.columns()];
-            let name = format!("{}.transposed", weight.name);
-            let source = Source::Transposed { weight: weight.clone() };
-            let matrix = at.initializer(&name, stored_type(at, weight), &[columns, rows], source);
-            at.op(&ops::MATMUL, &[x, widened(at, matrix, weight)], &[])
+        Role::Table | Role::Head => {
+            let product = gemm(at, x.reshape(&[-1, weight.columns() as i64]), weight);
+            let shape = concat(&[x.size(0), x.size(1), at.ints(&[weight.rows() as i64])], 0);
+            at.op(&ops::RESHAPE, &[product, shape], &[])
         }
+        Role::Matrix | Role::Kernel | Role::Vector => matmul(at, x, weight),
     };
     add_bias(at, product, bias)
 }
 
-/// `Gemm` takes matrices only, so that batch and sequence are merged around it.
+/// As [`dense`], for one fixed number of rows.
+pub fn fixed<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>, window: Window) -> Value<'g> {
+    let product = match weight.role {
+        Role::Table | Role::Head => {
+            let [tokens, rows, columns] = [window.tokens, weight.rows(), weight.columns()].map(|size| size as i64);
+            let x = if window.rank == 2 { x } else { x.reshape(&[tokens, columns]) };
+            let product = gemm(at, x, weight);
+            if window.rank == 2 { product } else { product.reshape(&window.matrix(tokens, rows)) }
+        }
+        Role::Matrix | Role::Kernel | Role::Vector => matmul(at, x, weight),
+    };
+    add_bias(at, product, bias)
+}
+
+/// A product with a matrix that is stored transposed.
+fn matmul<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight) -> Value<'g> {
+    let [rows, columns] = [weight.rows(), weight.columns()];
+    let name = format!("{}.transposed", weight.name);
+    let source = Source::Transposed { weight: weight.clone() };
+    let matrix = at.initializer(&name, stored_type(at, weight), &[columns, rows], source);
+    at.op(&ops::MATMUL, &[x, widened(at, matrix, weight)], &[])
+}
+
+/// A product of two matrices, the second in row order.
 fn gemm<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight) -> Value<'g> {
-    let rows = x.reshape(&[-1, weight.columns() as i64]);
-    let product = at.op(&ops::GEMM, &[rows, widened(at, at.dense(weight), weight)], &[("transB", Attribute::Int(1))]);
-    let shape = concat(&[x.size(0), x.size(1), at.ints(&[weight.rows() as i64])], 0);
-    at.op(&ops::RESHAPE, &[product, shape], &[])
+    at.op(&ops::GEMM, &[x, widened(at, at.dense(weight), weight)], &[("transB", Attribute::Int(1))])
 }
 
 /// The element type that the weight has in the file.

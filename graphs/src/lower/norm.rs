@@ -4,12 +4,15 @@ use crate::dialect::AddNorm;
 use crate::ir::{Attribute, DType, Scope, Value, Weight};
 use crate::ops;
 
+/// How a norm is written: the scope, x, the scale and epsilon.
+pub type Norm = for<'g> fn(Scope<'g>, Value<'g>, &Weight, f64) -> Value<'g>;
+
 /// x / sqrt(mean(x^2) + epsilon) * scale. The mean is taken in float32, as the reference implementation does.
 pub fn decomposed<'g>(at: Scope<'g>, x: Value<'g>, scale: &Weight, epsilon: f64) -> Value<'g> {
     let wide = at.activations() != DType::Float32;
     let y = if wide { x.cast(DType::Float32) } else { x };
     let mean = at.op(&ops::REDUCE_MEAN, &[y * y, at.ints(&[-1])], &[("keepdims", Attribute::Int(1))]);
-    let y = y / (mean + at.float(epsilon, DType::Float32)).sqrt();
+    let y = y / (mean + at.single(epsilon, DType::Float32)).sqrt();
     let y = if wide { y.cast(at.activations()) } else { y };
     y * at.dense(scale)
 }

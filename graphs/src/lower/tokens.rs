@@ -9,12 +9,12 @@ const END: i64 = i64::MAX;
 
 /// Number of tokens in this run, int64 `[1]`.
 pub(super) fn sequence_length<'g>(at: Scope<'g>, tokens: Tokens<'g>) -> Value<'g> {
-    at.once("sequence_length", |_| tokens.ids.size(1))
+    at.once("sequence_length", |_| tokens.given.size(1))
 }
 
 /// Number of tokens up to the end of this run, int64 `[1]`.
 pub(super) fn total_length<'g>(at: Scope<'g>, tokens: Tokens<'g>) -> Value<'g> {
-    at.once("total_length", |_| tokens.attention_mask.size(1))
+    at.once("total_length", |_| tokens.mask.size(1))
 }
 
 /// Number of tokens before this run, int64 `[1]`.
@@ -25,7 +25,7 @@ pub(super) fn past_length<'g>(at: Scope<'g>, tokens: Tokens<'g>) -> Value<'g> {
 /// 1 at the real tokens of this run and 0 at padding, in the activations' type: `[batch, sequence, 1]`.
 pub(super) fn mask_of_run<'g>(at: Scope<'g>, tokens: Tokens<'g>) -> Value<'g> {
     at.once("mask_of_run", |at| {
-        let here = tokens.attention_mask.slice(past_length(at, tokens), at.ints(&[END]), 1);
+        let here = tokens.mask.slice(past_length(at, tokens), at.ints(&[END]), 1);
         here.cast(at.activations()).unsqueeze(&[2])
     })
 }
@@ -41,7 +41,7 @@ fn visible<'g>(at: Scope<'g>, tokens: Tokens<'g>) -> Value<'g> {
         let keys = range(at.ints(&[0]), total);
         let queries = range(past_length(at, tokens), total).unsqueeze(&[1]);
         let causal = at.op(&ops::LESS_OR_EQUAL, &[keys, queries], &[]);
-        let real = tokens.attention_mask.cast(DType::Bool).unsqueeze(&[1]);
+        let real = tokens.mask.cast(DType::Bool).unsqueeze(&[1]);
         at.op(&ops::AND, &[causal, real], &[])
     })
 }
@@ -72,10 +72,10 @@ pub(super) fn last_index<'g>(at: Scope<'g>, tokens: Tokens<'g>, padded: bool) ->
     at.once("last_index", |at| {
         let lengths = if padded {
             // Padding counts as a position: it is hidden by the bias, not by the length.
-            let batch = tokens.ids.size(0);
+            let batch = tokens.given.size(0);
             at.op(&ops::EXPAND, &[total_length(at, tokens), batch], &[])
         } else {
-            at.op(&ops::REDUCE_SUM, &[tokens.attention_mask, at.ints(&[1])], &[("keepdims", Attribute::Int(0))])
+            at.op(&ops::REDUCE_SUM, &[tokens.mask, at.ints(&[1])], &[("keepdims", Attribute::Int(0))])
         };
         (lengths - at.int(1)).cast(DType::Int32)
     })
@@ -97,14 +97,17 @@ pub(super) fn rope_table<'g>(at: Scope<'g>, part: RopePart, heads: Heads) -> Val
     at.initializer(name, at.activations(), &[context_length, head_dim / 2], source)
 }
 
-/// The rows of [`rope_table`] for the positions of this run, `[sequence, head_dim / 2]`.
+/// The rows of [`rope_table`] for the positions of this run, `[sequence, head_dim / 2]`: given, or cut out of the table.
 ///
 /// Positions are physical: the attention score depends on distances only, so that left padding, which shifts a row's positions
 /// by a constant, changes nothing.
 pub(super) fn rope_rows<'g>(at: Scope<'g>, part: RopePart, heads: Heads, tokens: Tokens<'g>) -> Value<'g> {
-    let name = match part {
-        RopePart::Cos => "cosines_of_run",
-        RopePart::Sin => "sines_of_run",
+    let (name, given) = match part {
+        RopePart::Cos => ("cosines_of_run", tokens.rotary.map(|[cosines, _]| cosines)),
+        RopePart::Sin => ("sines_of_run", tokens.rotary.map(|[_, sines]| sines)),
     };
+    if let Some(rows) = given {
+        return rows;
+    }
     at.once(name, |at| rope_table(at, part, heads).slice(past_length(at, tokens), total_length(at, tokens), 0))
 }

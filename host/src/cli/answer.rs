@@ -117,7 +117,8 @@ mod tests {
     fn ask(fake: Fake, question: Question<'_>) -> (Result<Exit, CliError>, String, Vec<u32>) {
         let mut engine = engine(fake);
         let mut output = Vec::new();
-        let origin = Origin { model: "x.onnx".into(), precision: "q4".into(), provider: "cpu".into() };
+        let placement = [("CPUExecutionProvider".to_owned(), 7)].into();
+        let origin = Origin { model: "x.onnx".into(), precision: "q4".into(), provider: "cpu".into(), placement };
         let load = Duration::from_millis(5);
         let exit = answer(&mut engine, question, &greedy(), &Cancel::new(), (&origin, load), &mut output);
         (exit, String::from_utf8(output).unwrap(), engine.decoder().steps.first().cloned().unwrap_or_default())
@@ -148,6 +149,7 @@ mod tests {
             (&json["model"], &json["precision"], &json["provider"]),
             (&"x.onnx".into(), &"q4".into(), &"cpu".into())
         );
+        assert_eq!(json["placement"]["CPUExecutionProvider"], 7);
         assert_eq!(json["tokens"].as_array().unwrap().len(), tokens("Paris.").len() + 1);
         assert!(json["seed"].is_u64() && json["timings"]["decode_ms"].is_f64() && json["timings"]["load_ms"] == 5.0);
     }

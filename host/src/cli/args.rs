@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench::BenchArgs, calibrate::CalibrateArgs, eval::EvalArgs};
+use super::{bench::BenchArgs, calibrate::CalibrateArgs, eval::EvalArgs, provider::ProviderArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -122,9 +122,8 @@ pub(super) struct GenerationArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeArgs {
-    /// Execution provider; this version has cpu
-    #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
-    pub(super) ep: String,
+    #[command(flatten)]
+    pub(super) provider: ProviderArgs,
 
     /// Number of threads; by default as many as there are physical cores
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -146,13 +145,10 @@ pub(super) struct RuntimeArgs {
     /// a package of `lfm2-export --rollback`
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) speculate: Option<String>,
+
     /// What runs long prompts: auto takes the package's graph for prompts if it has one, int8 insists on it, same does without
     #[arg(long, value_name = "GRAPH", default_value = "auto")]
     pub(super) prefill: String,
-
-    /// The ONNX Runtime library; without it, the usual places are searched
-    #[arg(long, value_name = "FILE")]
-    pub(super) ort_lib: Option<PathBuf>,
 
     /// Compare all files of the package with the hashes in its manifest first
     #[arg(long)]

@@ -57,7 +57,7 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     let fingerprint = fingerprint.map_err(CliError::failed)?;
     let tokenizer = Tokenizer::load(package.folder()).map_err(CliError::failed)?;
     let read = text.read(&package, &tokenizer)?;
-    let mut decoder = load::decoder(&model, &package, &cancel)?;
+    let mut decoder = load::decoder(&model, &package, &cancel)?.decoder;
 
     let bar = bar(read.windows.iter().map(|window| window.tokens.len()).sum(), quiet)?;
     let found = calibrate(&mut decoder, &read.windows, fingerprint, &cancel, &mut |done| bar.set_position(done as u64));

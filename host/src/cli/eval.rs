@@ -80,9 +80,9 @@ pub(super) fn eval(args: EvalArgs, quiet: bool) -> Result<Exit, CliError> {
         }
     }
     let read = text.read(&package, &tokenizer)?;
-    let mut decoder = load::decoder(&model, &package, &cancel)?;
+    let mut decoder = load::decoder(&model, &package, &cancel)?.decoder;
     let mut reference = match (&reference, &other) {
-        (Some(settings), Some(other)) => Some(load::decoder(settings, other, &cancel)?),
+        (Some(settings), Some(other)) => Some(load::decoder(settings, other, &cancel)?.decoder),
         _ => None,
     };
 

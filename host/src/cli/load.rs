@@ -16,8 +16,7 @@ use crate::{
     engine::{Engine, EngineError},
     generation::{GenerationDefaults, Overrides},
     package::Package,
-    provider,
-    runtime::Runtime,
+    provider::Provider,
     session::Session,
     text::Tokenizer,
 };
@@ -55,14 +54,17 @@ pub(super) fn load(
 
     let decoder = decoder(settings, &package, cancel);
     let tokenizer = tokenizer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)).map_err(CliError::failed)?;
-    let mut engine = Engine::new(decoder?, tokenizer, template);
+    let Placed { decoder, provider } = decoder?;
+    let placement = decoder.placement().counts();
+    let mut engine = Engine::new(decoder, tokenizer, template);
     engine.speculate(settings.speculate.map_or(0, usize::from)).map_err(CliError::failed)?;
 
     let contract = package.contract();
     let origin = Origin {
         model: package.graph().display().to_string(),
         precision: contract.precision.clone(),
-        provider: settings.provider.to_owned(),
+        provider: provider.name().to_owned(),
+        placement,
     };
     Ok(Loaded { engine, defaults, origin, time: start.elapsed() })
 }
@@ -79,22 +81,28 @@ pub(super) fn open(settings: &LoadSettings, purpose: Purpose) -> Result<Package,
     Ok(package)
 }
 
-/// Loads the graph of the package, and its companion for prompts when that is needed.
-pub(super) fn decoder(settings: &LoadSettings, package: &Package, cancel: &Cancel) -> Result<OrtDecoder, CliError> {
+/// A decoder, and what runs it.
+pub(super) struct Placed {
+    pub(super) decoder: OrtDecoder,
+    pub(super) provider: &'static dyn Provider,
+}
+
+/// Loads the graph of the package, and its companion for prompts when that is needed, onto the first provider that takes it.
+pub(super) fn decoder(settings: &LoadSettings, package: &Package, cancel: &Cancel) -> Result<Placed, CliError> {
     // What is missing should be known before the loading.
     let prefill = package.prefill(settings.prefill).map_err(CliError::failed)?;
-    let provider = provider::named(settings.provider).map_err(CliError::failed)?;
-    let runtime = Runtime::load(settings.library.as_deref()).map_err(CliError::failed)?;
-    tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
-    let options = settings.session;
-    let session = Session::new(runtime, package, provider, &options).map_err(CliError::failed)?;
-    let mut decoder = OrtDecoder::new(session, settings.max_context.map(usize::from)).map_err(CliError::failed)?;
-    decoder.set_cancel(cancel.clone());
-    if let Some(prefill) = prefill {
-        let load = move || Session::new(runtime, &prefill, provider, &options);
-        decoder.set_companion(Companion::new(settings.prefill, load));
-    }
-    Ok(decoder)
+    let runtime = settings.provider.runtime()?;
+    settings.provider.first_that_works(|provider| {
+        let options = settings.provider.session(provider, &settings.session);
+        let session = Session::new(runtime, package, provider, &options).map_err(CliError::failed)?;
+        let mut decoder = OrtDecoder::new(session, settings.max_context.map(usize::from)).map_err(CliError::failed)?;
+        decoder.set_cancel(cancel.clone());
+        if let Some(prefill) = prefill.clone() {
+            let load = move || Session::new(runtime, &prefill, provider, &options);
+            decoder.set_companion(Companion::new(settings.prefill, load));
+        }
+        Ok(Placed { decoder, provider })
+    })
 }
 
 /// The file name of a path, or all of it if it has none.

@@ -10,6 +10,7 @@ mod error;
 mod eval;
 mod interrupt;
 mod load;
+mod provider;
 mod report;
 mod settings;
 mod sink;

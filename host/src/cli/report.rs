@@ -1,5 +1,6 @@
 //! What is told about an answer: as JSON for programs, as a line for people.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +16,8 @@ pub(super) struct Origin {
     pub(super) precision: String,
     /// Execution provider.
     pub(super) provider: String,
+    /// Nodes of the graph on each provider, by ONNX Runtime's names for them.
+    pub(super) placement: BTreeMap<String, usize>,
 }
 
 /// The JSON object of `--json`.
@@ -28,6 +31,7 @@ pub(super) struct Report<'a> {
     model: &'a str,
     precision: &'a str,
     provider: &'a str,
+    placement: &'a BTreeMap<String, usize>,
     timings: TimingReport,
 }
 
@@ -64,6 +68,7 @@ impl<'a> Report<'a> {
             model: &origin.model,
             precision: &origin.precision,
             provider: &origin.provider,
+            placement: &origin.placement,
             timings: TimingReport {
                 load_ms: milliseconds(load),
                 prefill_tokens: timings.prefill_tokens,

@@ -7,11 +7,12 @@ use clap::CommandFactory;
 use super::{
     Problems,
     args::{Args, GenerationArgs, RuntimeArgs},
+    provider::ProviderSettings,
 };
 use crate::{
     generation::Overrides,
     package::Prefill,
-    provider::{self, Prepack, SessionOptions},
+    provider::{Prepack, SessionOptions},
 };
 
 /// Every thread needs memory and starts at once, and the runtime takes the low 32 bits of any larger number.
@@ -33,15 +34,13 @@ pub(super) struct Settings {
 #[derive(Clone, Debug)]
 pub(super) struct LoadSettings {
     pub(super) model: PathBuf,
-    /// Name of a provider that there is.
-    pub(super) provider: &'static str,
+    pub(super) provider: ProviderSettings,
     /// Threads, spinning and packing.
     pub(super) session: SessionOptions,
     pub(super) max_context: Option<NonZeroUsize>,
     /// Most tokens in a draft.
     pub(super) speculate: Option<NonZeroUsize>,
     pub(super) prefill: Prefill,
-    pub(super) library: Option<PathBuf>,
     pub(super) verify: bool,
 }
 
@@ -86,10 +85,7 @@ impl Settings {
 impl LoadSettings {
     /// Checks where and how the package at `model` is to run. What is returned counts only if there is no problem.
     pub(super) fn resolve(model: PathBuf, args: RuntimeArgs, problems: &mut Problems) -> Self {
-        let provider = provider::named(&args.ep)
-            .map_err(|error| problems.say(error))
-            .map(|provider| provider.name())
-            .unwrap_or_default();
+        let provider = args.provider.resolve(problems);
         let threads = problems.number(
             "--threads",
             args.threads,
@@ -114,7 +110,7 @@ impl LoadSettings {
             prepack: if args.low_memory { Prepack::Frugal } else { usual.prepack },
             ..usual
         };
-        Self { model, provider, session, max_context, speculate, prefill, library: args.ort_lib, verify: args.verify }
+        Self { model, provider, session, max_context, speculate, prefill, verify: args.verify }
     }
 }
 
@@ -256,7 +252,7 @@ mod tests {
         assert_eq!((temperature, top_k, top_p, min_p), (Some(0.5), Some(7), Some(0.9), Some(0.1)));
         assert_eq!((repetition_penalty, seed, max_new_tokens), (Some(1.2), Some(42), Some(9)));
         assert_eq!(stop, ["a", "- b"]);
-        let SessionOptions { threads, spinning, prepack } = settings.load.session;
+        let SessionOptions { threads, spinning, prepack, .. } = settings.load.session;
         assert_eq!((threads, spinning, prepack), (Some(3), true, Prepack::Parallel));
         assert_eq!(settings.load.max_context.map(NonZeroUsize::get), Some(64));
         assert_eq!(settings.load.speculate.map(NonZeroUsize::get), Some(8));
@@ -313,6 +309,7 @@ mod tests {
             "--max-context=many",
             "--speculate=65",
             "--ep=tpu",
+            "--ep-option=x",
             "--prefill=int4",
             "--prompt=",
             "--raw",

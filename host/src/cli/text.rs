@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::RuntimeArgs;
+use super::provider::ProviderArgs;
 use super::settings::LoadSettings;
 use super::{CliError, Problems};
 use crate::chat::ChatTemplate;
@@ -36,9 +37,8 @@ pub(super) struct TextArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct PlaceArgs {
-    /// Execution provider; this version has cpu
-    #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
-    ep: String,
+    #[command(flatten)]
+    provider: ProviderArgs,
 
     /// Number of threads; by default as many as there are physical cores
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
@@ -47,10 +47,6 @@ pub(super) struct PlaceArgs {
     /// What runs the text: same takes the general graph, auto the package's graph for prompts if it has one, int8 insists on it
     #[arg(long, value_name = "GRAPH", default_value = "same")]
     prefill: String,
-
-    /// The ONNX Runtime library; without it, the usual places are searched
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
 
     /// Compare all files of the package with the hashes in its manifest first
     #[arg(long)]
@@ -65,16 +61,15 @@ impl PlaceArgs {
 
     /// How to load the package at `model`.
     pub(super) fn settings(self, model: PathBuf, problems: &mut Problems) -> LoadSettings {
-        let Self { ep, threads, prefill, ort_lib, verify } = self;
+        let Self { provider, threads, prefill, verify } = self;
         let args = RuntimeArgs {
-            ep,
+            provider,
             threads,
             battery: false,
             low_memory: false,
             max_context: None,
             speculate: None,
             prefill,
-            ort_lib,
             verify,
         };
         LoadSettings::resolve(model, args, problems)

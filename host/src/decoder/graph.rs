@@ -5,7 +5,7 @@ use ort::memory::Allocator;
 use ort::session::{IoBinding, RunOptions, SessionOutputs};
 use ort::value::{Shape, Tensor};
 
-use crate::session::Session;
+use crate::session::{Placement, Session};
 use crate::state::{State, StateError, cpu};
 
 /// A session and its bindings. Several graphs may work on one state, each in a place of its own.
@@ -14,10 +14,18 @@ pub(super) struct Graph {
     binding: IoBinding,
     /// Place among the graphs that work on the state.
     place: usize,
+    ports: Ports,
     ids: Tensor<i64>,
     logits_to_keep: Tensor<i64>,
     /// What the logits are bound for.
     bound: Logits,
+}
+
+/// Names of the ports that change from run to run.
+struct Ports {
+    input_ids: String,
+    attention_mask: String,
+    logits: String,
 }
 
 /// Which tokens of a run get logits.
@@ -35,25 +43,37 @@ impl Graph {
     /// Binds everything but the states and the mask. The logits of single tokens go to `logits`.
     pub(super) fn new(session: Session, place: usize, logits: &mut Tensor<f32>) -> Result<Self, StateError> {
         let allocator = Allocator::default();
+        let contract = session.contract();
+        let (inputs, output) = (contract.ids()?.clone(), contract.logits()?.name.clone());
+        let keep = inputs.num_logits_to_keep.name;
         let mut graph = Self {
             binding: session.inner.create_binding()?,
             place,
+            ports: Ports {
+                input_ids: inputs.input_ids.name,
+                attention_mask: inputs.attention_mask.name,
+                logits: output,
+            },
             ids: Tensor::new(&allocator, [1_usize, 1])?,
             logits_to_keep: Tensor::new(&allocator, Shape::default())?,
             bound: Logits::Last,
             session,
         };
         graph.logits_to_keep.extract_tensor_mut().1.fill(1);
-        let contract = graph.session.contract();
-        graph.binding.bind_input(&*contract.inputs.input_ids.name, &graph.ids)?;
-        graph.binding.bind_input(&*contract.inputs.num_logits_to_keep.name, &graph.logits_to_keep)?;
-        graph.binding.bind_output(&*contract.outputs.logits.name, logits)?;
+        graph.binding.bind_input(&*graph.ports.input_ids, &graph.ids)?;
+        graph.binding.bind_input(&*keep, &graph.logits_to_keep)?;
+        graph.binding.bind_output(&*graph.ports.logits, logits)?;
         Ok(graph)
     }
 
     /// Description of the graph.
     pub(super) fn contract(&self) -> &Contract {
         self.session.contract()
+    }
+
+    /// Which node runs where.
+    pub(super) fn placement(&self) -> &Placement {
+        self.session.placement()
     }
 
     /// What is bound.
@@ -69,10 +89,8 @@ impl Graph {
         last: &mut Tensor<f32>,
         state: &mut State,
     ) -> Result<(), StateError> {
-        let contract = &self.session.contract;
-        let names = [&contract.inputs.input_ids, &contract.inputs.attention_mask, &contract.outputs.logits]
-            .map(|port| &*port.name);
-        let [input_ids, attention_mask, output] = names;
+        let Ports { input_ids, attention_mask, logits: output } = &self.ports;
+        let [input_ids, attention_mask, output] = [input_ids, attention_mask, output].map(|name| &**name);
 
         if self.ids.shape()[1] as usize != tokens.len() {
             self.ids = Tensor::new(&Allocator::default(), [1, tokens.len()])?;
@@ -116,7 +134,6 @@ impl Graph {
 
     /// Runs what was prepared. Returns the name of the logits and all outputs.
     pub(super) fn run(&mut self, options: &RunOptions) -> Result<(&str, SessionOutputs<'_>), StateError> {
-        let output = &*self.session.contract.outputs.logits.name;
-        Ok((output, self.session.inner.run_binding_with_options(&self.binding, options)?))
+        Ok((&self.ports.logits, self.session.inner.run_binding_with_options(&self.binding, options)?))
     }
 }

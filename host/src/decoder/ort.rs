@@ -17,7 +17,7 @@ use super::companion::Companion;
 use super::graph::{Graph, Logits};
 use super::{Decoder, DecoderError, Rewind};
 use crate::cancel::Cancel;
-use crate::session::Session;
+use crate::session::{Placement, Session};
 use crate::state::{Growth, State, StateError, StateValues};
 use statistics::Statistics;
 
@@ -113,6 +113,11 @@ impl OrtDecoder {
     /// Description of the graph.
     pub fn contract(&self) -> &Contract {
         self.general.contract()
+    }
+
+    /// Which node of the graph runs where; the companion is not counted.
+    pub fn placement(&self) -> &Placement {
+        self.general.placement()
     }
 
     /// As [`Decoder::step`], but returns the logits of every token: `[tokens, vocab_size]`. They need memory accordingly.

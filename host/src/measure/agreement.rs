@@ -36,7 +36,7 @@ pub struct Agreement {
     pub mean_kld: f64,
 }
 
-/// Compares `model` with the package `reference` on the CPU. `pass` says how the model is given the tokens: as prompts or as
+/// Compares `model` with the package `reference` on so many threads of the CPU. `pass` says how the model is given the tokens: as prompts or as
 /// answers, which other kernels compute. Leaves the model with whatever state.
 ///
 /// The texts are random tokens, so that nothing but the two packages is needed; models are less sure about them than about
@@ -45,10 +45,12 @@ pub fn agreement(
     model: &mut OrtDecoder,
     runtime: &'static Runtime,
     reference: &Package,
-    options: &SessionOptions,
+    threads: usize,
     pass: Pass,
 ) -> Result<Agreement, MeasureError> {
-    let session = Session::new(runtime, reference, provider::named("cpu")?, options)?;
+    // Nothing of what the measured provider is told.
+    let options = SessionOptions::with_threads(Some(threads));
+    let session = Session::new(runtime, reference, provider::named("cpu")?, &options)?;
     let mut exact = OrtDecoder::new(session, None)?;
     let contracts = [model.contract(), exact.contract()];
     let length = contracts.map(|contract| contract.context_length).into_iter().fold(LENGTH, usize::min);

@@ -1,10 +1,9 @@
 //! One test with one model and one setting, from loading to the last repetition.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
-
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,8 +15,7 @@ use crate::decoder::{Companion, Decoder, DecoderSettings, OrtDecoder};
 use crate::evaluate::Pass;
 use crate::package::{Package, Prefill};
 use crate::platform::{self, ThermalZone};
-use crate::provider::{self, Prepack, SessionOptions};
-use crate::runtime::Runtime;
+use crate::provider::{self, Fallback, Prepack, SessionOptions};
 use crate::session::Session;
 
 /// What is measured, and how.
@@ -29,6 +27,12 @@ pub struct Cell {
     pub library: Option<PathBuf>,
     /// Name of the execution provider.
     pub provider: String,
+    /// Its options, as [`SessionOptions::provider`] takes them, by key.
+    pub provider_options: BTreeMap<String, String>,
+    /// The library of a provider that comes in one of its own.
+    pub plugin: Option<PathBuf>,
+    /// Whether other providers may run what this one does not take; without it, as is usual for the provider.
+    pub allow_fallback: Option<bool>,
     /// Number of threads.
     pub threads: usize,
     /// Whether threads wait actively for more work.
@@ -70,20 +74,39 @@ impl Cell {
     /// It is the beginning of a SHA-256 over the hashes of the model and all settings. Where the files lie and what a plan calls
     /// them does not matter; nor do program, runtime and machine.
     pub fn id(&self, subject: &Subject) -> String {
-        let Self { model: _, library: _, names: _, provider, threads, spinning, chunk, low_memory, .. } = self;
+        let Self { provider_options, allow_fallback, .. } = self;
+        let Self { model: _, library: _, plugin: _, names: _, provider, threads, spinning, chunk, low_memory, .. } =
+            self;
         let Self { prefill, speculate, reference, test, repetitions, seed, .. } = self;
         let reference = reference.as_ref().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
         let model = (&subject.model_filename, subject.model_size, &subject.model_sha256, &subject.weights_sha256);
-        let session = (provider, threads, spinning, chunk, low_memory);
+        let session = (provider, provider_options, allow_fallback, threads, spinning, chunk, low_memory);
         let settings = (model, session, prefill, speculate, reference, test, repetitions, seed);
         let text = serde_json::to_string(&settings).unwrap_or_default();
         Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
+impl Cell {
+    fn session_options(&self) -> SessionOptions {
+        SessionOptions {
+            spinning: self.spinning,
+            prepack: if self.low_memory { Prepack::Frugal } else { Prepack::default() },
+            provider: self.provider_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            plugin: self.plugin.clone(),
+            fallback: self.allow_fallback.map(|allowed| if allowed { Fallback::Allowed } else { Fallback::Refused }),
+            ..SessionOptions::with_threads(Some(self.threads))
+        }
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
+    /// The ONNX Runtime library, which may be another one for each provider.
+    pub library: PathBuf,
+    /// Its version.
+    pub runtime_version: String,
     /// How the decoder computes.
     pub settings: DecoderSettings,
     /// Times of the repetitions.
@@ -126,9 +149,8 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let start = Instant::now();
     let package = Package::open(&cell.model)?;
     let provider = provider::named(&cell.provider)?;
-    let runtime = Runtime::load(cell.library.as_deref())?;
-    let prepack = if cell.low_memory { Prepack::Frugal } else { Prepack::default() };
-    let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning, prepack };
+    let runtime = provider::load_runtime(&[provider], cell.library.as_deref())?;
+    let options = cell.session_options();
     let session_start = Instant::now();
     let session = Session::new(runtime, &package, provider, &options)?;
     let session_ns = nanoseconds(session_start);
@@ -160,9 +182,11 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let pass = if test.generate > 0 { Pass::Decode } else { Pass::Prefill };
     let agreement = cell.reference.as_ref().map(|reference| {
         let reference = Package::open(reference)?;
-        agreement(&mut decoder, runtime, &reference, &options, pass)
+        agreement(&mut decoder, runtime, &reference, cell.threads, pass)
     });
     Ok(Measured {
+        library: runtime.library().to_owned(),
+        runtime_version: runtime.version().to_owned(),
         settings,
         samples,
         load_ns,
@@ -171,7 +195,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
         peak_bytes: peak_load.max(peak_run),
         peak_run_bytes: peak_run.filter(|_| is_apart),
         device_bytes,
-        placement: None,
+        placement: Some(decoder.placement().counts()),
         compile_ns: None,
         cache_hit: None,
         thermal_before,

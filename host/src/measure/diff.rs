@@ -10,11 +10,12 @@ use super::significance::{self, Comparison};
 use super::{Test, statistics};
 
 /// The fields that say what was measured: rows that agree in them are one cell.
-pub const SETTINGS: [&str; 14] = [
+pub const SETTINGS: [&str; 15] = [
     "model_filename",
     "precision",
     "dialect",
     "provider",
+    "provider_options",
     "n_threads",
     "spinning",
     "low_memory",
@@ -104,6 +105,7 @@ impl Measurement {
         let missing = match name {
             // Versions that did not write it had no such mode.
             "low_memory" => false.into(),
+            "provider_options" => Map::new().into(),
             _ => Value::Null,
         };
         self.fields.get(name).cloned().unwrap_or(missing)
@@ -332,7 +334,9 @@ mod tests {
         let new = read(&format!("{row}\n{failed}")).unwrap();
         assert_eq!(new.len(), 1);
         let fields = row.as_object_mut().unwrap();
-        ["low_memory", "status", "cell"].iter().for_each(|name| assert!(fields.remove(*name).is_some()));
+        ["low_memory", "provider_options", "status", "cell"]
+            .iter()
+            .for_each(|name| assert!(fields.remove(*name).is_some()));
         let old = read(&row.to_string()).unwrap();
         assert_eq!(diff(&old, &new, &[], 0.0).unwrap().cells.len(), 1);
     }

@@ -26,7 +26,7 @@ mod tokens;
 
 pub use cell::{Cell, Measured, Names, measure};
 pub use outcome::{Failure, Status};
-pub use row::{Origin, Program, Row};
+pub use row::{Origin, Program, Row, library_sha256};
 pub use run::{Procedure, Samples, run};
 pub use subject::Subject;
 pub use test::Test;

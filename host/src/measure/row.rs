@@ -1,13 +1,13 @@
 //! What is recorded of a cell: the result, and everything that it depends on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::{Cell, Failure, MeasureError, Measured, Samples, Status, Subject, roofline, statistics};
 use crate::package::sha256;
 use crate::platform::{Machine, ThermalZone};
-use crate::runtime::Runtime;
 
 /// A row of results. The fields that llama-bench has too mean what they mean there. Bytes, nanoseconds (`_ns`) and tokens per
 /// second (`_ts`); rates are derived from the times. Of a cell that was not measured, what measuring finds out is missing.
@@ -38,6 +38,8 @@ pub struct Row {
 
     /// Execution provider.
     pub provider: String,
+    /// Its options that were set by hand, by key.
+    pub provider_options: BTreeMap<String, String>,
     /// Number of threads.
     pub n_threads: usize,
     /// Whether threads waited actively for more work.
@@ -169,25 +171,28 @@ pub struct Program {
     pub build_version: &'static str,
     /// Whether the program was built with optimization.
     pub build_optimized: bool,
-    /// Version of ONNX Runtime.
-    pub runtime_version: String,
+    /// Version of ONNX Runtime; none if the cell did not come that far.
+    pub runtime_version: Option<String>,
     /// SHA-256 of the ONNX Runtime library.
-    pub runtime_sha256: String,
+    pub runtime_sha256: Option<String>,
 }
 
 impl Program {
-    /// This program with a runtime, whose library is read for its hash.
-    pub fn new(runtime: &Runtime) -> Result<Self, MeasureError> {
-        let library = runtime.library();
-        let hash = sha256(library).map_err(|source| MeasureError::Library { path: library.to_owned(), source })?;
-        Ok(Self {
+    /// This program, without a runtime.
+    pub fn here() -> Self {
+        Self {
             build_commit: option_env!("LFM2_BUILD_COMMIT"),
             build_version: env!("CARGO_PKG_VERSION"),
             build_optimized: !cfg!(debug_assertions),
-            runtime_version: runtime.version().to_owned(),
-            runtime_sha256: hash,
-        })
+            runtime_version: None,
+            runtime_sha256: None,
+        }
     }
+}
+
+/// SHA-256 of an ONNX Runtime library, in hexadecimal digits.
+pub fn library_sha256(library: &Path) -> Result<String, MeasureError> {
+    sha256(library).map_err(|source| MeasureError::Library { path: library.to_owned(), source })
 }
 
 /// Where and on what a cell was measured.
@@ -305,6 +310,7 @@ impl Row {
             test_name: cell.names.test.clone(),
             cell: cell.id(subject),
             provider: cell.provider.clone(),
+            provider_options: cell.provider_options.clone(),
             n_threads: cell.threads,
             spinning: cell.spinning,
             low_memory: cell.low_memory,

@@ -33,6 +33,9 @@ pub(crate) fn cell() -> Cell {
         model: "it's/lfm2.onnx".into(),
         library: None,
         provider: "cpu".to_owned(),
+        provider_options: [].into(),
+        plugin: None,
+        allow_fallback: None,
         threads: 2,
         spinning: true,
         chunk: 512,
@@ -67,6 +70,8 @@ pub(crate) fn measured() -> Measured {
         mean_kld: 0.03125,
     };
     Measured {
+        library: "libonnxruntime.so".into(),
+        runtime_version: "1.32.0".to_owned(),
         settings: DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() },
         samples,
         load_ns: 300_000_000,
@@ -108,8 +113,8 @@ pub(crate) fn origin<T>(make: impl FnOnce(Origin<'_>) -> T) -> T {
         build_commit: Some("abc1234"),
         build_version: "0.1.0",
         build_optimized: true,
-        runtime_version: "1.32.0".to_owned(),
-        runtime_sha256: "aa".to_owned(),
+        runtime_version: text("1.32.0"),
+        runtime_sha256: text("aa"),
     };
     let machine = Machine {
         cpu_info: text("Some \"fast\" CPU, 2 GHz"),
@@ -143,7 +148,7 @@ pub(crate) fn contract(weight_bytes: u64) -> Contract {
         |name: &str, dtype: &str, shape: &str| format!(r#"{{"name":"{name}","dtype":"{dtype}","shape":{shape}}}"#);
     let state = |kind: &str, dtype: &str, shape: &str| {
         format!(
-            r#"{{"layer":0,"kind":"{kind}","update":"in_place","past":{},"present":{}}}"#,
+            r#"{{"layer":0,"kind":"{kind}","update":"in_place","axis":2,"past":{},"present":{}}}"#,
             port("a", dtype, shape),
             port("b", dtype, shape)
         )
@@ -159,7 +164,7 @@ pub(crate) fn contract(weight_bytes: u64) -> Contract {
             "minimum_runtime_minor":30,"padding":"none","vocab_size":96,"hidden_size":4,"layers":2,"context_length":64,
             "rope":null,"table":{{"rows":96,"columns":4,"format":{{"kind":"dense","dtype":"float32"}},"values":{location},
             "scales":null,"zero_points":null}},"weight_bytes":{weight_bytes},
-            "inputs":{{"input_ids":{port},"attention_mask":{port},"num_logits_to_keep":{port}}},
+            "inputs":{{"kind":"ids","input_ids":{port},"attention_mask":{port},"num_logits_to_keep":{port}}},
             "outputs":{{"logits":{port},"statistics":[]}},"states":[{states}]}}"#,
         version = VERSION,
         port = port("p", "int64", r#"["batch"]"#),

@@ -76,8 +76,17 @@ pub(crate) fn sha256(path: &Path) -> io::Result<String> {
     let mut block = vec![0; BLOCK];
     loop {
         match file.read(&mut block)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hexadecimal(hash)),
             length => hash.update(&block[..length]),
         }
     }
+}
+
+/// The SHA-256 of these bytes, in hexadecimal.
+pub(super) fn sha256_of(bytes: &[u8]) -> String {
+    hexadecimal(Sha256::new_with_prefix(bytes))
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -90,6 +90,13 @@ impl Package {
         names.filter_map(|name| manifest.files.iter().find(|file| file.name == *name)).collect()
     }
 
+    /// What tells the graph and its weights from all others, in hexadecimal digits; nothing if no manifest lists the graph.
+    pub fn fingerprint(&self) -> Option<String> {
+        let files = self.graph_files();
+        let hashes: Vec<&str> = files.iter().map(|file| file.sha256.as_str()).collect();
+        (!hashes.is_empty()).then(|| files::sha256_of(hashes.join("\n").as_bytes()))
+    }
+
     /// What tells the checkpoint from others, if there is a manifest that lists the graph.
     pub fn model(&self) -> Option<&str> {
         self.listed().map(|(manifest, _)| manifest.model.as_str())
@@ -248,6 +255,7 @@ fn is_for(purpose: Purpose) -> &'static str {
         Purpose::General => "is a model and takes no statistics",
         Purpose::Prefill => "is the part of another graph that computes prompts",
         Purpose::Calibrate => "takes statistics for `lfm2-host calibrate`, and is no model to run",
+        Purpose::Chunk | Purpose::Token => "is a static graph, which goes with the general graph of its package",
     }
 }
 
@@ -256,6 +264,7 @@ fn instead_of(needed: Purpose) -> &'static str {
         Purpose::General => "name the graph of a package that was exported without --for",
         Purpose::Prefill => "export the model with a graph for prompts",
         Purpose::Calibrate => "name a graph that `lfm2-export MODEL --for calibrate --out x.onnx` wrote",
+        Purpose::Chunk | Purpose::Token => "export the model with --for and the provider that it is to run on",
     }
 }
 

@@ -32,12 +32,12 @@ fn contract(precision: &str, dialect: &str) -> Contract {
             zero_points: None,
         },
         weight_bytes: 0,
-        inputs: Inputs {
+        inputs: Inputs::Ids(IdInputs {
             input_ids: port("input_ids"),
             attention_mask: port("attention_mask"),
             num_logits_to_keep: port("num_logits_to_keep"),
-        },
-        outputs: Outputs { logits: port("logits"), statistics: vec![] },
+        }),
+        outputs: Outputs { logits: Some(port("logits")), statistics: vec![] },
         states: vec![],
     }
 }

@@ -17,16 +17,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-/// Name of the ONNX Runtime library without a version: `libonnxruntime.so`, `libonnxruntime.dylib` or `onnxruntime.dll`.
-pub fn library_name() -> String {
-    format!("{}onnxruntime{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX)
+/// Name of the file of the library `stem` without a version: `libonnxruntime.so`, `libonnxruntime.dylib` or `onnxruntime.dll`.
+pub fn library_file(stem: &str) -> String {
+    format!("{}{stem}{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX)
 }
 
-/// Whether a file of this name is the ONNX Runtime library, with or without a version in its name. The libraries of
-/// providers, which lie beside it, are not.
-pub fn is_library_name(name: &str) -> bool {
+/// Whether a file called `name` is the library `stem`, with or without a version in its name. Others whose names begin alike, as
+/// those of providers do, are not.
+pub fn is_library_file(name: &str, stem: &str) -> bool {
     let versioned = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let Some(rest) = name.strip_prefix(&format!("{}onnxruntime", env::consts::DLL_PREFIX)) else { return false };
+    let Some(rest) = name.strip_prefix(&format!("{}{stem}", env::consts::DLL_PREFIX)) else { return false };
     match env::consts::DLL_SUFFIX {
         // Versions come after the ending here, and before it elsewhere.
         ".so" => rest.strip_prefix(".so").is_some_and(versioned),
@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn the_library_is_told_from_its_neighbours() {
-        assert!(is_library_name(&library_name()));
+        let is_library_name = |name: &str| is_library_file(name, "onnxruntime");
+        assert!(is_library_name(&library_file("onnxruntime")));
         let versioned = match env::consts::DLL_SUFFIX {
             ".so" => "libonnxruntime.so.1.32.0",
             ".dylib" => "libonnxruntime.1.32.0.dylib",

@@ -1,7 +1,9 @@
 //! What every provider is told about a session.
 
+use std::path::PathBuf;
+
 /// How a graph is loaded and run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Number of threads of one run; by default [`crate::platform::default_threads`].
     pub threads: Option<usize>,
@@ -9,6 +11,22 @@ pub struct SessionOptions {
     pub spinning: bool,
     /// How weights are packed for the kernels while a session is created.
     pub prepack: Prepack,
+    /// Options of the provider (`--ep-option`), which come before its defaults. Those that it does not know are refused.
+    pub provider: Vec<(String, String)>,
+    /// The library of a provider that comes in one of its own (`--ep-lib`); without it, the usual places are searched.
+    pub plugin: Option<PathBuf>,
+    /// What is done if a part of the graph would run on another provider; by default
+    /// [`Provider::fallback`](super::Provider::fallback).
+    pub fallback: Option<Fallback>,
+}
+
+/// What is done if a part of a graph would run on another provider than the one that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The session is refused (`--strict`).
+    Refused,
+    /// It runs there, and a warning says what does (`--allow-fallback`).
+    Allowed,
 }
 
 /// How weights are packed for the kernels while a session is created. What is resident afterwards is the same.
@@ -23,16 +41,21 @@ pub enum Prepack {
 }
 
 impl SessionOptions {
+    /// The usual settings, with so many threads.
+    pub const fn with_threads(threads: Option<usize>) -> Self {
+        Self { threads, spinning: true, prepack: Prepack::Parallel, provider: Vec::new(), plugin: None, fallback: None }
+    }
+
     /// Settings for long battery life: half of the threads, rounded up, and none of them waits actively.
     pub fn battery() -> Self {
         let threads = crate::platform::default_threads().div_ceil(2);
-        Self { threads: Some(threads), spinning: false, ..Self::default() }
+        Self { spinning: false, ..Self::with_threads(Some(threads)) }
     }
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { threads: None, spinning: true, prepack: Prepack::default() }
+        Self::with_threads(None)
     }
 }
 

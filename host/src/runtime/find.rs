@@ -1,4 +1,4 @@
-//! Where the library may lie.
+//! Where libraries may lie: ONNX Runtime's own, and those of plugins.
 
 use std::cmp::Reverse;
 use std::env;
@@ -15,32 +15,58 @@ const REPOSITORY_FOLDER: &str = ".runtime";
 /// What the repository is told by.
 const REPOSITORY_FILES: [&str; 2] = ["Cargo.toml", "host/runtime/fetch.py"];
 
-/// Folder of the library in the repository's and the user's folder.
-const LIBRARY_FOLDER: &str = "onnxruntime";
+/// Folder of ONNX Runtime in the repository's and the user's folder.
+pub const LIBRARY_FOLDER: &str = "onnxruntime";
 
 /// This project's folder in the user's cache folder.
 const CACHE_FOLDER: &str = "lfm2";
 
-/// The library to load. `named` is the value of `--ort-lib`.
-pub(super) fn library(named: Option<&Path>) -> Result<PathBuf, RuntimeError> {
-    let variable = env::var_os("ORT_DYLIB_PATH");
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// What it is called in messages.
+    pub(super) what: &'static str,
+    /// Its file, without what the system puts before and behind it.
+    pub(super) stem: &'static str,
+    /// The flag that names it.
+    pub(super) flag: &'static str,
+    /// The variable that names it.
+    pub(super) variable: Option<&'static str>,
+    /// Folders in the repository's and the user's folder, best first.
+    pub(super) folders: &'a [&'static str],
+    /// What to do if there is none.
+    pub(super) remedy: &'static str,
+    /// Whether the system's loader may look for a bare name.
+    pub(super) by_name: bool,
+}
+
+/// The library to load. `named` is the value of its flag, and `beside` the library that it may lie beside.
+pub(super) fn library(
+    wanted: &Wanted<'_>,
+    named: Option<&Path>,
+    beside: Option<&Path>,
+) -> Result<PathBuf, RuntimeError> {
+    let variable = wanted.variable.and_then(env::var_os);
     let places = Places {
         flag: named.map(Path::to_owned),
         variable: variable.filter(|value: &OsString| !value.is_empty()).map(PathBuf::from),
+        runtime: beside.and_then(Path::parent).map(Path::to_owned),
         program: platform::program_folder(),
         current: env::current_dir().ok(),
         cache: platform::cache_folder(),
     };
-    places.library()
+    places.library(wanted)
 }
 
 /// Everything that the search depends on.
 #[derive(Clone, Default)]
 struct Places {
-    /// Value of `--ort-lib`.
+    /// Value of the flag.
     flag: Option<PathBuf>,
-    /// Value of `ORT_DYLIB_PATH`.
+    /// Value of the variable.
     variable: Option<PathBuf>,
+    /// Folder of the ONNX Runtime that is loaded.
+    runtime: Option<PathBuf>,
     /// Folder of the program.
     program: Option<PathBuf>,
     /// The current folder.
@@ -50,46 +76,65 @@ struct Places {
 }
 
 impl Places {
-    fn library(&self) -> Result<PathBuf, RuntimeError> {
-        for (named_by, path) in [("--ort-lib", &self.flag), ("ORT_DYLIB_PATH", &self.variable)] {
-            if let Some(path) = path {
-                let missing = || RuntimeError::NamedButMissing { named_by, path: path.clone() };
-                return named(path).ok_or_else(missing);
+    fn library(&self, wanted: &Wanted<'_>) -> Result<PathBuf, RuntimeError> {
+        let mut looked = Vec::new();
+        let variable = wanted.variable.map(|name| (name, &self.variable, "not set"));
+        for (named_by, path, absent) in [Some((wanted.flag, &self.flag, "not given")), variable].into_iter().flatten() {
+            match path {
+                Some(path) => {
+                    let missing = || RuntimeError::NamedButMissing {
+                        what: wanted.what,
+                        named_by,
+                        path: path.clone(),
+                        remedy: wanted.remedy,
+                    };
+                    return named(path, wanted).ok_or_else(missing);
+                }
+                None => looked.push(format!("as {named_by} names it: {absent}")),
             }
         }
-        let mut looked =
-            vec!["as --ort-lib names it: not given".to_owned(), "as ORT_DYLIB_PATH names it: not set".to_owned()];
-        let folders = [
-            ("next to the program", self.program.clone()),
-            ("in the user's cache folder", self.cache.as_ref().map(|it| it.join(CACHE_FOLDER).join(LIBRARY_FOLDER))),
-        ];
-        let [program, cache] = folders.map(|(place, folder)| match folder {
-            Some(folder) => (format!("{place}: {}", folder.display()), in_folder(&folder)),
-            None => (format!("{place}: this system has none"), None),
+        let within = |folder: &PathBuf| wanted.folders.iter().map(|name| folder.join(name)).collect::<Vec<_>>();
+        let own_and_within = |folder: &PathBuf| [vec![folder.clone()], within(folder)].concat();
+        let beside = self.runtime.as_ref().map(|folder| {
+            // Fetched libraries lie in folders of their own, one beside the other.
+            [vec![folder.clone()], folder.parent().map(|it| within(&it.to_owned())).unwrap_or_default()].concat()
         });
-        for (place, found) in [program, self.in_repository(), cache] {
+        let beside = beside.map(|folders| ("beside ONNX Runtime", Some(folders)));
+        let program = ("next to the program", self.program.as_ref().map(own_and_within));
+        let cache = ("in the user's cache folder", self.cache.as_ref().map(|it| within(&it.join(CACHE_FOLDER))));
+        let look = |(place, folders): (&str, Option<Vec<PathBuf>>)| {
+            let Some(folders) = folders else { return (format!("{place}: this system has none"), None) };
+            let found = folders.iter().find_map(|folder| in_folder(folder, wanted.stem));
+            let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            (format!("{place}: {}", folders.join(", ")), found)
+        };
+        let places = beside.map(look).into_iter().chain([look(program), self.in_repository(wanted), look(cache)]);
+        for (place, found) in places {
             match found {
                 Some(library) => return Ok(library),
                 None => looked.push(place),
             }
         }
-        Err(RuntimeError::NotFound { places: looked })
+        Err(RuntimeError::NotFound {
+            what: wanted.what,
+            file: platform::library_file(wanted.stem),
+            places: looked,
+            remedy: wanted.remedy,
+        })
     }
 
     /// The repository, if the program or the current folder lies in it. Any other folder above them may be writable by others,
     /// as that for temporary files is: nothing is loaded from there.
-    fn in_repository(&self) -> (String, Option<PathBuf>) {
+    fn in_repository(&self, wanted: &Wanted<'_>) -> (String, Option<PathBuf>) {
         let starts: Vec<&PathBuf> = [&self.program, &self.current].into_iter().flatten().collect();
-        let wanted = Path::new(REPOSITORY_FOLDER).join(LIBRARY_FOLDER);
-        let folders = starts.iter().flat_map(|start| start.ancestors());
-        let folders = folders.filter(|folder| is_repository(folder)).map(|folder| folder.join(&wanted));
-        let mut folders = folders;
-        let found = folders.find_map(|folder| in_folder(&folder));
-        let starts: Vec<_> = starts.iter().map(|start| start.display().to_string()).collect();
-        (
-            format!("in the repository: {} in {}, and in the folders above", wanted.display(), starts.join(" and ")),
-            found,
-        )
+        let within: Vec<_> = wanted.folders.iter().map(|name| Path::new(REPOSITORY_FOLDER).join(name)).collect();
+        let repositories = starts.iter().flat_map(|start| start.ancestors()).filter(|folder| is_repository(folder));
+        let mut folders = repositories.flat_map(|repository| within.iter().map(|folder| repository.join(folder)));
+        let found = folders.find_map(|folder| in_folder(&folder, wanted.stem));
+        let shown = |paths: Vec<String>| paths.join(" and ");
+        let starts = shown(starts.iter().map(|start| start.display().to_string()).collect());
+        let within = shown(within.iter().map(|folder| folder.display().to_string()).collect());
+        (format!("in the repository: {within} in {starts}, and in the folders above"), found)
     }
 }
 
@@ -99,24 +144,25 @@ fn is_repository(folder: &Path) -> bool {
 }
 
 /// What the user named: a file, a folder with the library, or a bare file name that the system's loader finds.
-fn named(path: &Path) -> Option<PathBuf> {
+fn named(path: &Path, wanted: &Wanted<'_>) -> Option<PathBuf> {
     if path.is_dir() {
-        return in_folder(path);
+        return in_folder(&path.canonicalize().ok()?, wanted.stem);
     }
     let bare = path.components().count() == 1 && path.file_name() == Some(path.as_os_str());
     // A bare name that is a file here means this file; the loader would not look here.
-    if path.is_file() { path.canonicalize().ok() } else { bare.then(|| path.to_owned()) }
+    if path.is_file() { path.canonicalize().ok() } else { (bare && wanted.by_name).then(|| path.to_owned()) }
 }
 
 /// The library in `folder`: the name without a version if there is one, otherwise the newest version.
-fn in_folder(folder: &Path) -> Option<PathBuf> {
-    let plain = folder.join(platform::library_name());
+fn in_folder(folder: &Path, stem: &str) -> Option<PathBuf> {
+    let plain = folder.join(platform::library_file(stem));
     if plain.is_file() {
         return Some(plain);
     }
     let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
-    let is_library =
-        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(platform::is_library_name);
+    let is_library = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| platform::is_library_file(name, stem))
+    };
     entries.filter(is_library).filter(|path| path.is_file()).min_by_key(|path| Reverse(version(path)))
 }
 
@@ -130,9 +176,11 @@ fn version(path: &Path) -> Vec<u64> {
 mod tests {
     use super::*;
 
+    const RUNTIME: Wanted<'_> = super::super::RUNTIME;
+
     /// Name of the library with a version.
     fn versioned(version: &str) -> String {
-        let name = platform::library_name();
+        let name = platform::library_file("onnxruntime");
         match name.strip_suffix(".dylib") {
             Some(stem) => format!("{stem}.{version}.dylib"),
             None if cfg!(windows) => name,
@@ -158,13 +206,13 @@ mod tests {
             cache: Some(root.join("cache")),
             ..Places::default()
         };
-        let message = places.library().unwrap_err().to_string();
+        let message = places.library(&RUNTIME).unwrap_err().to_string();
         for part in ["--ort-lib", "ORT_DYLIB_PATH", "target", "deep", "cache", ".runtime", "make runtime"] {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
 
         // From the last place to the first: each one hides those behind it.
-        let found = |places: &Places| places.library().unwrap();
+        let found = |places: &Places| places.library(&RUNTIME).unwrap();
         let cached = put(&root.join("cache/lfm2/onnxruntime"), &name);
         assert_eq!(found(&places), cached);
         let above_current = put(&root.join("work/.runtime/onnxruntime"), &name);
@@ -191,18 +239,18 @@ mod tests {
     #[test]
     fn what_is_named_must_be_there() {
         let root = tempfile::tempdir().unwrap();
-        let beside = put(root.path(), &platform::library_name());
+        let beside = put(root.path(), &platform::library_file("onnxruntime"));
         let program = Some(root.path().to_owned());
         let missing = Some(root.path().join("no.so"));
         let flag = Places { flag: missing.clone(), program: program.clone(), ..Places::default() };
         let variable = Places { variable: missing, program: program.clone(), ..Places::default() };
         for (places, part) in [(flag, "--ort-lib"), (variable, "ORT_DYLIB_PATH")] {
-            let message = places.library().unwrap_err().to_string();
+            let message = places.library(&RUNTIME).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains("no.so"), "{message}");
         }
-        assert_eq!(Places { program, ..Places::default() }.library().unwrap(), beside);
+        assert_eq!(Places { program, ..Places::default() }.library(&RUNTIME).unwrap(), beside);
         let bare = Places { flag: Some("libonnxruntime.so.1".into()), ..Places::default() };
-        assert_eq!(bare.library().unwrap(), Path::new("libonnxruntime.so.1"), "left to the system's loader");
+        assert_eq!(bare.library(&RUNTIME).unwrap(), Path::new("libonnxruntime.so.1"), "left to the system's loader");
     }
 
     #[test]
@@ -213,6 +261,57 @@ mod tests {
             put(root.path(), &versioned(version));
         }
         put(root.path(), "libonnxruntime_providers_shared.so");
-        assert_eq!(in_folder(root.path()).unwrap(), root.path().join(versioned("1.32.0")));
+        assert_eq!(in_folder(root.path(), "onnxruntime").unwrap(), root.path().join(versioned("1.32.0")));
+    }
+
+    #[test]
+    fn the_first_of_several_builds_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Some(root.path().to_owned());
+        let places = Places { cache, ..Places::default() };
+        let wanted = Wanted { folders: &["onnxruntime-cuda", "onnxruntime"], ..RUNTIME };
+        let usual = put(&root.path().join("lfm2/onnxruntime"), &versioned("1.32.0"));
+        assert_eq!(places.library(&wanted).unwrap(), usual);
+        let better = put(&root.path().join("lfm2/onnxruntime-cuda"), &versioned("1.31.1"));
+        assert_eq!(places.library(&wanted).unwrap(), better);
+        assert_eq!(places.library(&RUNTIME).unwrap(), usual);
+    }
+
+    #[test]
+    fn plugins_lie_beside_the_runtime_too() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let wanted = Wanted {
+            what: "the plugin",
+            stem: "onnxruntime_providers_npu",
+            flag: "--ep-lib",
+            variable: None,
+            folders: &["onnxruntime-npu"],
+            remedy: "make it",
+            by_name: false,
+        };
+        let file = platform::library_file(wanted.stem);
+        let mut places = Places {
+            runtime: Some(root.join("fetched/onnxruntime")),
+            program: Some(root.join("program")),
+            ..Places::default()
+        };
+        let message = places.library(&wanted).unwrap_err().to_string();
+        for part in
+            ["the plugin", &file, "--ep-lib", "make it", "fetched", "onnxruntime-npu", "next to the program", "cache"]
+        {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+        assert!(!message.contains("ORT_DYLIB_PATH"), "{message}");
+        let within = put(&root.join("program/onnxruntime-npu"), &file);
+        assert_eq!(places.library(&wanted).unwrap(), within);
+        let sibling = put(&root.join("fetched/onnxruntime-npu"), &file);
+        assert_eq!(places.library(&wanted).unwrap(), sibling);
+        let beside = put(&root.join("fetched/onnxruntime"), &file);
+        assert_eq!(places.library(&wanted).unwrap(), beside);
+
+        places.flag = Some("libnpu.so".into());
+        let message = places.library(&wanted).unwrap_err().to_string();
+        assert!(message.contains("--ep-lib names libnpu.so"), "no loader looks for it: {message}");
     }
 }

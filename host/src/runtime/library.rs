@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_is_no_runtime_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(crate::platform::library_name());
+        let path = folder.path().join(crate::platform::library_file("onnxruntime"));
         for content in ["", "not a library at all"] {
             std::fs::write(&path, content).unwrap();
             let message = check(&path).unwrap_err().to_string();

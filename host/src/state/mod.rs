@@ -3,7 +3,7 @@
 mod rollback;
 
 use half::f16;
-use lfm2_graphs::contract::{self, DType, Update};
+use lfm2_graphs::contract::{self, ContractError, DType, Update};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, SessionOutputs};
 use ort::value::{DynTensor, PrimitiveTensorElementType, TensorElementType};
@@ -433,6 +433,9 @@ pub(crate) enum StateError {
         /// The output.
         name: String,
     },
+    /// A graph of another kind.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
     /// The runtime failed.
     #[error(transparent)]
     Runtime(#[from] ort::Error),
@@ -455,6 +458,7 @@ mod tests {
             update: Update::InPlace,
             past: port("past"),
             present: port("present"),
+            axis: 2,
             columns: None,
         }
     }

@@ -126,8 +126,24 @@ pub(in crate::cli) struct BenchArgs {
     pub(super) cell_timeout: String,
 
     /// Execution providers: cpu, cuda, coreml, nnapi, qnn
-    #[arg(long, value_name = "PROVIDER,..", value_delimiter = ',', default_value = "cpu")]
+    #[arg(long, value_name = "PROVIDER,..", value_delimiter = ',', default_value = crate::provider::DEFAULT)]
     pub(super) ep: Vec<String>,
+
+    /// An option of the providers that know it, such as htp_performance_mode=balanced; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) ep_option: Vec<String>,
+
+    /// The library of a provider that comes as a plugin, as qnn does; without it, the usual places are searched
+    #[arg(long, value_name = "FILE")]
+    pub(super) ep_lib: Option<PathBuf>,
+
+    /// Fail if a part of a model would run on another provider, as is usual for cpu, coreml, nnapi and qnn
+    #[arg(long, conflicts_with = "allow_fallback")]
+    pub(super) strict: bool,
+
+    /// Let other providers run what one does not take; the rows say how many nodes
+    #[arg(long)]
+    pub(super) allow_fallback: bool,
 
     /// Compare each model with this exact one on the CPU: how often both find the same token best, and their divergence
     #[arg(long, value_name = "PACKAGE")]
@@ -172,8 +188,8 @@ Examples:
   lfm2-host bench diff q4.json q8.json --ignore model_filename,precision
   lfm2-host bench diff monday.jsonl friday.jsonl --threshold 5
 
-Rows are matched by model_filename, precision, dialect, provider, n_threads, spinning, low_memory, chunk, prefill, speculate, kv,
-n_prompt, n_gen and n_depth. The interval of the ratio of speeds is that of Hodges and Lehmann, which leaves out 1 just if the Mann-Whitney
+Rows are matched by model_filename, precision, dialect, provider, provider_options, n_threads, spinning, low_memory, chunk, prefill,
+speculate, kv, n_prompt, n_gen and n_depth. The interval of the ratio of speeds is that of Hodges and Lehmann, which leaves out 1 just if the Mann-Whitney
 test finds a difference at the level of 5 %; it needs four repetitions on each side.
 
 Exit status:

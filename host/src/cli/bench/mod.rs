@@ -12,7 +12,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -23,10 +23,10 @@ use super::interrupt;
 use crate::cancel::Cancel;
 use crate::measure::agreement::Agreement;
 use crate::measure::format::{Format, Printer};
-use crate::measure::{Cell, Origin, Program, Row, bandwidth};
+use crate::measure::{Cell, Origin, Program, Row, bandwidth, library_sha256};
 use crate::package::Prefill;
 use crate::platform::Machine;
-use crate::runtime::Runtime;
+use crate::provider;
 use args::BenchCommand;
 pub(super) use args::{BenchArgs, spelled_out};
 use plan::{Model, Plan};
@@ -66,10 +66,11 @@ fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError>
     let cancel = Cancel::new();
     interrupt::takes_over(&cancel).map_err(CliError::failed)?;
 
-    let runtime = Runtime::load(args.ort_lib.as_deref()).map_err(CliError::failed)?;
+    // The cells do so again, each for its provider; without any runtime there is no point in trying.
+    provider::load_runtime(&plan.providers, args.ort_lib.as_deref()).map_err(CliError::failed)?;
     let verbosity = ["-v"].repeat(usize::from(verbose));
     let mut bench = Bench {
-        program: Program::new(runtime).map_err(CliError::failed)?,
+        libraries: HashMap::new(),
         machine,
         args,
         timeout: plan.timeout,
@@ -106,7 +107,8 @@ fn leave_out(plan: &mut Plan, file: &mut RowFile, quiet: bool) -> Result<(), Cli
 
 /// What all cells share.
 struct Bench<'a> {
-    program: Program,
+    /// Hashes of the libraries of ONNX Runtime that cells were measured with.
+    libraries: HashMap<PathBuf, String>,
     machine: Machine,
     args: &'a BenchArgs,
     /// How long a cell may take.
@@ -168,13 +170,28 @@ impl Bench<'_> {
                 (None, _) => {}
             }
         }
-        let (program, machine, subject) = (&self.program, &self.machine, &model.subject);
+        let mut program = Program::here();
+        if let Some(Ok(measured)) = &measured {
+            program.runtime_version = Some(measured.runtime_version.clone());
+            program.runtime_sha256 = Some(self.library_hash(&measured.library)?);
+        }
+        let (program, machine, subject) = (&program, &self.machine, &model.subject);
         let (device, form_factor) = (self.args.device.as_deref(), self.args.form_factor.as_deref());
         let origin = Origin { program, machine, subject, device, form_factor, read_bandwidth, test_time: &test_time };
         Ok(measured.map(|measured| match measured {
             Ok(measured) => Row::new(origin, cell, &measured),
             Err(failure) => Row::failed(origin, cell, &failure),
         }))
+    }
+
+    /// The hash of a library, which is read once.
+    fn library_hash(&mut self, library: &Path) -> Result<String, CliError> {
+        if let Some(hash) = self.libraries.get(library) {
+            return Ok(hash.clone());
+        }
+        let hash = library_sha256(library).map_err(CliError::failed)?;
+        self.libraries.insert(library.to_owned(), hash.clone());
+        Ok(hash)
     }
 
     /// How fast so many threads read memory, measured once.

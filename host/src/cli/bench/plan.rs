@@ -1,5 +1,6 @@
 //! From typed arguments or a plan's file to the cells that are to be measured. All problems are reported together.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::measure::format::{Format, pipette};
 use crate::measure::records::Shard;
 use crate::measure::{Cell, Names, Subject, Test};
 use crate::package::{Package, Prefill};
-use crate::{platform, provider};
+use crate::platform;
+use crate::provider::{self, Provider};
 
 /// What is to be measured, and how it is written.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Plan {
     pub(super) shown: Vec<&'static str>,
     /// How long a cell may take.
     pub(super) timeout: Duration,
+    /// All providers of all cells.
+    pub(super) providers: Vec<&'static dyn Provider>,
 }
 
 /// A model with what is to be measured of it.
@@ -82,10 +86,12 @@ impl Plan {
             "a number of seconds above 0",
             |seconds: &f64| *seconds > 0.0 && Duration::try_from_secs_f64(*seconds).is_ok(),
         );
-        let mut models = Vec::new();
+        let (mut models, mut providers) = (Vec::new(), Vec::new());
         if let Some(axes) = &axes {
             check(axes, &mut problems);
-            models = axes.models.iter().filter_map(|model| open(model, axes, args, &mut problems)).collect();
+            let told = told(axes, args, &mut problems);
+            models = axes.models.iter().filter_map(|model| open(model, axes, &told, args, &mut problems)).collect();
+            providers = told.providers;
             reference(axes, &models, &mut problems);
             if [Some(output), output_err].contains(&Some(Format::Pipette)) {
                 for_pipette(axes, args, &mut problems);
@@ -109,7 +115,8 @@ impl Plan {
             ("speculate", axes.speculate.len()),
         ];
         let shown = several.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name).collect();
-        Ok(Self { output, output_err, models, shown, timeout: Duration::from_secs_f64(timeout.unwrap_or_default()) })
+        let timeout = Duration::from_secs_f64(timeout.unwrap_or_default());
+        Ok(Self { output, output_err, models, shown, timeout, providers })
     }
 }
 
@@ -188,14 +195,41 @@ fn check(axes: &Axes, problems: &mut Problems) {
     if let Some(long) = axes.speculate.iter().find(|tokens| **tokens > LONGEST_DRAFT) {
         problems.add("--speculate", format!("asks for {long} tokens at once; there can be {LONGEST_DRAFT}"));
     }
-    // One that this machine or version does not have is what a row is for; one that no machine has is a slip.
-    for name in axes.providers.iter().filter(|name| !provider::NAMES.contains(&name.as_str())) {
-        problems.add(&format!("--ep {name}"), format!("is no provider; there are {}", provider::NAMES.join(", ")));
+}
+
+/// What is told to providers.
+#[derive(Debug, Default)]
+struct Told {
+    /// The providers that there are; each of them may be missing on this machine, which is what rows are for.
+    providers: Vec<&'static dyn Provider>,
+    options: Vec<(String, String)>,
+}
+
+fn told(axes: &Axes, args: &BenchArgs, problems: &mut Problems) -> Told {
+    let mut told = Told::default();
+    for name in &axes.providers {
+        match provider::named(name) {
+            Ok(provider) => told.providers.push(provider),
+            Err(error) => problems.say(error),
+        }
     }
+    for option in &args.ep_option {
+        match option.split_once('=') {
+            Some((key, value)) => told.options.push((key.to_owned(), value.to_owned())),
+            None => problems.add("--ep-option", format!("{option} has no value: give KEY=VALUE")),
+        }
+    }
+    if told.providers.len() == axes.providers.len() {
+        provider::option_problems(&told.providers, &told.options).into_iter().for_each(|problem| problems.say(problem));
+        if args.ep_lib.is_some() && told.providers.iter().filter(|provider| provider.plugin().is_some()).count() != 1 {
+            problems.add("--ep-lib", "is for one provider that comes as a plugin; measure those one by one");
+        }
+    }
+    told
 }
 
 /// Opens a package and lists its cells. Nothing comes back if there is a problem.
-fn open(model: &Named<PathBuf>, axes: &Axes, args: &BenchArgs, problems: &mut Problems) -> Option<Model> {
+fn open(model: &Named<PathBuf>, axes: &Axes, told: &Told, args: &BenchArgs, problems: &mut Problems) -> Option<Model> {
     let path = &model.value;
     let opened = Package::open(path).and_then(|package| {
         if args.verify {
@@ -205,24 +239,36 @@ fn open(model: &Named<PathBuf>, axes: &Axes, args: &BenchArgs, problems: &mut Pr
     });
     let package = opened.map_err(|error| problems.say(error)).ok()?;
     let subject = Subject::new(&package, args.verify);
-    let model = Model { cells: cells(args, path, model.name.as_ref(), axes), subject };
+    let model = Model { cells: cells(args, path, model.name.as_ref(), axes, told), subject };
     too_long(&model, problems);
     Some(model)
 }
 
 /// The cells of one model, with what costs the least to vary varied most often.
-fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes) -> Vec<Cell> {
+fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told: &Told) -> Vec<Cell> {
     let mut cells = Vec::new();
+    let allow_fallback = match (args.strict, args.allow_fallback) {
+        (true, _) => Some(false),
+        (false, true) => Some(true),
+        (false, false) => None,
+    };
     let providers =
-        axes.providers.iter().flat_map(|provider| axes.threads.iter().map(move |threads| (provider, threads)));
+        told.providers.iter().flat_map(|provider| axes.threads.iter().map(move |threads| (*provider, threads)));
     for (provider, &threads) in providers {
+        let is_known = |key: &str| provider.known_options().iter().any(|option| option.key == key);
+        let options = told.options.iter().filter(|(key, _)| is_known(key)).cloned();
+        let options: BTreeMap<String, String> = options.collect();
+        let plugin = args.ep_lib.clone().filter(|_| provider.plugin().is_some());
         for &spinning in &axes.spinning {
             for &chunk in &axes.chunks {
                 for &speculate in &axes.speculate {
                     cells.extend(axes.tests.iter().map(|test| Cell {
                         model: path.to_owned(),
                         library: args.ort_lib.clone(),
-                        provider: provider.clone(),
+                        provider: provider.name().to_owned(),
+                        provider_options: options.clone(),
+                        plugin: plugin.clone(),
+                        allow_fallback,
                         threads,
                         spinning,
                         chunk,

@@ -58,7 +58,10 @@ pub(super) fn footer(row: &Row) -> String {
     let cpu = machine.cpu_info.as_deref().unwrap_or("unknown processor");
     format!(
         "lfm2-host {}{commit}, ONNX Runtime {}, {cpu}, {} cores, {}",
-        program.build_version, program.runtime_version, machine.cpu_cores, machine.os
+        program.build_version,
+        program.runtime_version.as_deref().unwrap_or("unknown"),
+        machine.cpu_cores,
+        machine.os
     )
 }
 

@@ -88,6 +88,7 @@ fn common(row: &Row, id: &str) -> Map<String, Value> {
         "provider": row.provider,
     });
     let flags = json!({
+        "provider_options": row.provider_options,
         "threads": row.n_threads,
         "spinning": row.spinning,
         "low_memory": row.low_memory,

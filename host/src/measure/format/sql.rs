@@ -38,6 +38,7 @@ const TEXTS: &[&str] = &[
     "status",
     "error",
     "placement",
+    "provider_options",
     "reference",
     "reference_precision",
 ];

@@ -15,9 +15,10 @@ pub(super) struct Entry<'a> {
 }
 
 /// The settings that tell one series of rows from another, the most telling first.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "model",
     "provider",
+    "provider_options",
     "precision",
     "dialect",
     "n_threads",
@@ -91,6 +92,7 @@ impl<'a> Entry<'a> {
             "spinning" => true.into(),
             "low_memory" => false.into(),
             "speculate" => 0.into(),
+            "provider_options" => Record::new().into(),
             _ => Value::Null,
         };
         self.record.get(name).cloned().unwrap_or(default)
@@ -122,6 +124,7 @@ pub(super) fn label(entry: Entry<'_>, names: &[&'static str]) -> String {
             other => other.to_string(),
         };
         match *name {
+            "provider_options" => options(&value),
             "n_threads" if text == "1" => "1 thread".to_owned(),
             "n_threads" => format!("{text} threads"),
             "spinning" => if value == true { "spinning" } else { "no spinning" }.to_owned(),
@@ -134,6 +137,13 @@ pub(super) fn label(entry: Entry<'_>, names: &[&'static str]) -> String {
     };
     let parts: Vec<_> = names.iter().map(part).collect();
     if parts.is_empty() { entry.model() } else { parts.join(", ") }
+}
+
+/// Options of a provider as they are typed.
+fn options(value: &Value) -> String {
+    let options = value.as_object().into_iter().flatten();
+    let options: Vec<_> = options.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    if options.is_empty() { "usual options".to_owned() } else { options.join(" ") }
 }
 
 /// Entries with the same label, in the order in which labels first come.

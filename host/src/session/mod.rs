@@ -1,8 +1,11 @@
 //! One graph, loaded onto a provider.
 
-use std::path::PathBuf;
+mod placement;
+
+pub use placement::{PlacedNode, Placement};
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{Contract, DType, Port};
 use ort::session::Session as OrtSession;
@@ -10,14 +13,18 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::package::Package;
-use crate::provider::{self, Provider, ProviderError, SessionOptions};
+use crate::provider::{self, Fallback, Provider, ProviderError, SessionOptions, Setup};
 use crate::runtime::{Runtime, RuntimeError};
+
+/// Most nodes that an error lists.
+const LISTED: usize = 20;
 
 /// A graph that can be run.
 #[derive(Debug)]
 pub struct Session {
     pub(crate) inner: OrtSession,
     pub(crate) contract: Contract,
+    placement: Placement,
 }
 
 impl Session {
@@ -31,33 +38,67 @@ impl Session {
         let contract = package.contract();
         provider::check(provider, contract)?;
         runtime.require(contract.minimum_runtime_minor, package.graph())?;
-        let load =
-            |reason: ort::Error| SessionError::Load { graph: package.graph().to_owned(), reason: reason.to_string() };
-        let builder = SessionBuilder::new(runtime.environment()).map_err(load)?;
-        let mut builder = provider.configure(runtime, builder, options)?;
-        let inner = builder.commit_from_file(package.graph()).map_err(load)?;
+        let fingerprint = package.fingerprint();
+        let setup = Setup { runtime, options, fingerprint: fingerprint.as_deref() };
+        let (inner, placement) = load(package.graph(), provider, &setup)?;
         let problems = differences(&inner, contract);
         if !problems.is_empty() {
             return Err(SessionError::Ports { graph: package.graph().to_owned(), problems });
         }
-        Ok(Self { inner, contract: contract.clone() })
+        Ok(Self { inner, contract: contract.clone(), placement })
     }
 
     /// Description of the graph.
     pub fn contract(&self) -> &Contract {
         &self.contract
     }
+
+    /// Which of its nodes runs where.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+}
+
+/// Loads the ONNX file `graph` onto `provider`, whatever is in it, and tells which node runs where.
+///
+/// # Errors
+/// If a node runs elsewhere and [`SessionOptions::fallback`] or [`Provider::fallback`] does not allow it.
+pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<(OrtSession, Placement), SessionError> {
+    let failed = |reason: ort::Error| SessionError::Load { graph: graph.to_owned(), reason: reason.to_string() };
+    let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
+    let (key, value) = placement::RECORD;
+    let builder = builder.with_config_entry(key, value).map_err(|error| failed(error.into()))?;
+    let session = provider.configure(builder, setup)?.commit_from_file(graph).map_err(failed)?;
+    let placement = Placement::of(&session).map_err(failed)?;
+    let name = provider.runtime_name();
+    let count = placement.elsewhere(name).count();
+    if count == 0 {
+        return Ok((session, placement));
+    }
+    match setup.options.fallback.unwrap_or(provider.fallback()) {
+        Fallback::Allowed => {
+            tracing::warn!(
+                graph = %graph.display(),
+                "not all runs on {}: {}", provider.name(), placement.summary_elsewhere(name)
+            );
+            Ok((session, placement))
+        }
+        Fallback::Refused => {
+            let nodes = placement.elsewhere(name).map(|(other, node)| format!("{other}: {node}"));
+            Err(SessionError::Elsewhere {
+                graph: graph.to_owned(),
+                provider: provider.name(),
+                nodes: nodes.take(LISTED).collect(),
+                count,
+                of: placement.counts().values().sum(),
+            })
+        }
+    }
 }
 
 /// What the contract says otherwise than the graph. Nothing may be allocated by a contract before this is empty.
 fn differences(session: &OrtSession, contract: &Contract) -> Vec<String> {
-    let described = &contract.inputs;
-    let own = [&described.input_ids, &described.attention_mask, &described.num_logits_to_keep];
-    let inputs: Vec<&Port> = own.into_iter().chain(contract.states.iter().map(|state| &state.past)).collect();
-    let logits = &contract.outputs.logits;
-    let statistics = contract.outputs.statistics.iter().map(|statistic| &statistic.port);
-    let states = contract.states.iter().flat_map(|state| [Some(&state.present), state.columns.as_ref()]).flatten();
-    let outputs: Vec<&Port> = [logits].into_iter().chain(states).chain(statistics).collect();
+    let (inputs, outputs) = (contract.input_ports(), contract.output_ports());
     let required = session.inputs();
     // Inputs with a default are listed apart.
     let optional = session.overridable_initializers();
@@ -69,9 +110,9 @@ fn differences(session: &OrtSession, contract: &Contract) -> Vec<String> {
     problems.extend(unlike("output", &outputs, &given));
     let unfed = required.iter().map(Outlet::name).filter(|name| inputs.iter().all(|port| port.name != *name));
     problems.extend(unfed.map(|name| format!("the input {name} is not described")));
-    if logits.shape.last().and_then(|dim| dim.fixed()) != Some(contract.vocab_size) {
-        problems.push(format!("the output {} has no row of {} logits", logits.name, contract.vocab_size));
-    }
+    let logits = contract.outputs.logits.as_ref();
+    let short = logits.filter(|it| it.shape.last().and_then(|dim| dim.fixed()) != Some(contract.vocab_size));
+    problems.extend(short.map(|it| format!("the output {} has no row of {} logits", it.name, contract.vocab_size)));
     problems
 }
 
@@ -140,6 +181,25 @@ pub enum SessionError {
         graph: PathBuf,
         /// What ONNX Runtime said.
         reason: String,
+    },
+    /// A part of the graph would run on another provider.
+    #[error(
+        "{graph}: {count} of {of} nodes would not run on {provider}:\n{listed}{more}\nExport the model again with --for {provider}, or run these nodes there with --allow-fallback",
+        graph = graph.display(),
+        listed = nodes.iter().map(|node| format!("  - {node}")).collect::<Vec<_>>().join("\n"),
+        more = if *count > nodes.len() { format!("\n  - and {} more", count - nodes.len()) } else { String::new() }
+    )]
+    Elsewhere {
+        /// The ONNX file.
+        graph: PathBuf,
+        /// The provider that was asked for.
+        provider: &'static str,
+        /// The first of the nodes, each with who would run it.
+        nodes: Vec<String>,
+        /// How many there are.
+        count: usize,
+        /// How many nodes the graph has.
+        of: usize,
     },
     /// The file was changed since its description was written.
     #[error(
