@@ -139,8 +139,7 @@ fn wrong_arguments_are_told_together() {
     command.args(["-pg", "5", "-o", "xml", "-oe", "yaml", "--seed", "s", "--ep", "tpu"]);
     command.args(["--model", "gone.onnx,lost.onnx"]);
     let errors = run(command).failure(2);
-    let flags =
-        ["-p ", "-n ", "-d ", "-t ", "-r ", "--chunk ", "--spinning ", "-pg ", "-o ", "-oe ", "--seed ", "--ep tpu"];
+    let flags = ["-p ", "-n ", "-d ", "-t ", "-r ", "--chunk ", "--spinning ", "-pg ", "-o ", "-oe ", "--seed ", "tpu"];
     for text in flags.iter().chain(&["xml", "yaml", "gone.onnx", "lost.onnx"]) {
         assert!(errors.contains(text), "{text} is missing in:\n{errors}");
     }

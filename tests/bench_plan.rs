@@ -53,6 +53,10 @@ fn a_provider_that_cannot_be_used_has_a_row_that_says_so() {
     let error = rows[0]["error"].as_str().unwrap();
     assert!(error.contains("nnapi") && !error.contains('\n'), "{error}");
     assert_eq!((&rows[0]["avg_ts"], &rows[1]["error"]), (&Value::Null, &Value::Null));
+    assert!(rows[1]["provider_device"].as_str().unwrap().starts_with("CPU"), "{}", rows[1]["provider_device"]);
+    // All nodes of the other one are where they should be.
+    let placement = rows[1]["placement"].as_object().unwrap();
+    assert!(placement.keys().eq(["CPUExecutionProvider"]) && placement["CPUExecutionProvider"].as_u64() > Some(10));
     assert!(outcome.errors.contains(error) && outcome.errors.contains("1 of 2 cells"), "{}", outcome.errors);
     let table = measure(&["-p", "8", "-n", "0", "--ep", "nnapi,cpu"]).output;
     assert!(table.contains("| failed |") || table.contains(" failed |"), "{table}");
@@ -206,6 +210,9 @@ fn wrong_plans_and_parts_are_told() {
     for text in ["threads", "tpu", "gone.onnx", "\"pp\"", "--shard", "--cell-timeout", "--form-factor", "plan.toml"] {
         assert!(errors.contains(text), "{text} is missing in:\n{errors}");
     }
+    let options = ["--ep-option", "x=1", "--ep-option", "y", "--ep-lib", "libqnn.so"];
+    let errors = measure(&options).failure(2);
+    assert!(errors.contains('x') && errors.contains("--ep-option y") && errors.contains("--ep-lib"), "{errors}");
     let errors = run(bench(&["--plan", plan, "-p", "8"])).errors;
     assert!(errors.contains("--plan") && errors.contains("cannot be used with"), "{errors}");
     let errors = run(bench(&["merge", "gone.jsonl", plan])).failure(1);

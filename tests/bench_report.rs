@@ -39,7 +39,9 @@ fn recorded_runs_become_a_page() {
         "Largest memory",
         "Fidelity",
         "q4-plain/lfm2.onnx",
-        "objects are of other kinds",
+        "Other runtimes",
+        "onnxruntime-genai, b32",
+        "are of other kinds",
     ] {
         assert!(page.contains(text), "{text} is missing");
     }

@@ -107,6 +107,8 @@ pub struct Measured {
     pub library: PathBuf,
     /// Its version.
     pub runtime_version: String,
+    /// What the provider ran on, in words that tell a simulator.
+    pub device: String,
     /// How the decoder computes.
     pub settings: DecoderSettings,
     /// Times of the repetitions.
@@ -154,6 +156,8 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let session_start = Instant::now();
     let session = Session::new(runtime, &package, provider, &options)?;
     let session_ns = nanoseconds(session_start);
+    let devices = provider.devices(runtime, &options)?;
+    let device = devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut decoder = OrtDecoder::new(session, None)?;
     decoder.set_chunk(cell.chunk);
     if let Some(prefill) = package.prefill(cell.prefill)? {
@@ -187,6 +191,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     Ok(Measured {
         library: runtime.library().to_owned(),
         runtime_version: runtime.version().to_owned(),
+        device,
         settings,
         samples,
         load_ns,

@@ -40,6 +40,8 @@ pub struct Row {
     pub provider: String,
     /// Its options that were set by hand, by key.
     pub provider_options: BTreeMap<String, String>,
+    /// What it ran on, in words that tell a simulator.
+    pub provider_device: Option<String>,
     /// Number of threads.
     pub n_threads: usize,
     /// Whether threads waited actively for more work.
@@ -231,6 +233,7 @@ impl Row {
             None => (None, None),
         };
         Self {
+            provider_device: Some(measured.device.clone()),
             chunk: settings.chunk,
             prefill: Some(settings.prefill.clone()),
             speculate: settings.speculate,
@@ -311,6 +314,7 @@ impl Row {
             cell: cell.id(subject),
             provider: cell.provider.clone(),
             provider_options: cell.provider_options.clone(),
+            provider_device: None,
             n_threads: cell.threads,
             spinning: cell.spinning,
             low_memory: cell.low_memory,

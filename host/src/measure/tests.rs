@@ -72,6 +72,7 @@ pub(crate) fn measured() -> Measured {
     Measured {
         library: "libonnxruntime.so".into(),
         runtime_version: "1.32.0".to_owned(),
+        device: "CPU (AuthenticAMD)".to_owned(),
         settings: DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() },
         samples,
         load_ns: 300_000_000,

@@ -18,8 +18,8 @@ Examples:
   lfm2-host bench report phones/*.jsonl desk.jsonl --title \"LFM2 350M\" --out report.md
       The same numbers as Markdown.
 
-The files hold rows in the format json or jsonl, of this version or an older one, or what `lfm2-host eval --json` prints. Each
-machine has sections of its own. With - as FILE, Markdown goes to standard output.
+The files hold rows in the format json or jsonl, of this version or an older one, what `lfm2-host eval --json` prints, or what
+benches/baselines/compare.py in the repository wrote. Each machine has sections of its own. With - as FILE, Markdown goes to standard output.
 
 Exit status:
   0 if the report was written, 1 if something failed, 2 if the arguments are wrong.";

@@ -86,6 +86,7 @@ fn common(row: &Row, id: &str) -> Map<String, Value> {
         "onnxruntime": program.runtime_version,
         "onnxruntime_sha256": program.runtime_sha256,
         "provider": row.provider,
+        "device": row.provider_device,
     });
     let flags = json!({
         "provider_options": row.provider_options,

@@ -39,6 +39,7 @@ const TEXTS: &[&str] = &[
     "error",
     "placement",
     "provider_options",
+    "provider_device",
     "reference",
     "reference_precision",
 ];

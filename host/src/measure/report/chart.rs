@@ -1,6 +1,6 @@
 //! Charts: bars and lines, drawn as SVG. Colours are classes of the page, which has them for light and for dark.
 
-use super::number::{plain, round_up};
+use super::number::{plain, round_up, tick};
 use super::svg::{Anchor, Svg};
 
 /// Width of all charts.
@@ -70,7 +70,7 @@ impl Bars {
     pub(super) fn svg(&self, id: &str) -> String {
         const ROW: f64 = 42.0;
         const BAR: f64 = 14.0;
-        const VALUES: f64 = 170.0;
+        const VALUES: f64 = 180.0;
         let key = if self.limit.is_some() { 24.0 } else { 4.0 };
         let height = ROW * self.bars.len() as f64 + key;
         let ends = self.bars.iter().flat_map(|bar| [Some(bar.value), bar.range.map(|(_, high)| high), bar.limit]);
@@ -135,15 +135,15 @@ impl Lines {
         for step in 0..=STEPS {
             let value = largest * step as f64 / STEPS as f64;
             svg.line(if step == 0 { "axis" } else { "grid" }, [left, y(value), right, y(value)]);
-            svg.text("tick", (left - 8.0, y(value) + 4.0), Anchor::End, &plain(value));
+            svg.text("tick", (left - 8.0, y(value) + 4.0), Anchor::End, &tick(value));
         }
         let mut free = f64::NEG_INFINITY;
-        for &tick in &ticks {
-            svg.line("axis", [x(tick), bottom, x(tick), bottom + 4.0]);
+        for &place in &ticks {
+            svg.line("axis", [x(place), bottom, x(place), bottom + 4.0]);
             // Numbers that would stand on each other are left out.
-            if x(tick) > free {
-                svg.text("tick", (x(tick), bottom + 18.0), Anchor::Middle, &format!("{tick}"));
-                free = x(tick) + 34.0;
+            if x(place) > free {
+                svg.text("tick", (x(place), bottom + 18.0), Anchor::Middle, &tick(place));
+                free = x(place) + 34.0;
             }
         }
         svg.text("axis-label", ((left + right) / 2.0, bottom + 38.0), Anchor::Middle, &self.x);

@@ -6,6 +6,7 @@ use super::content::Table;
 use super::entry::{Entry, differing, label};
 use super::number::{mebibytes, milliseconds, or_nothing, percent, plain};
 use crate::measure::records::Record;
+use crate::measure::statistics;
 
 /// What a machine's rows were measured with, in the order of the table.
 const ENVIRONMENT: [(&str, &str); 13] = [
@@ -72,7 +73,7 @@ pub(super) fn agreement(results: &[Entry<'_>]) -> Option<Table> {
 
 /// Which provider runs how many nodes, and compiling; nothing if no row tells.
 pub(super) fn placement(results: &[Entry<'_>]) -> Option<Table> {
-    let columns = ["Series", "Nodes", "#compiling ms", "Found compiled", "#session ms"];
+    let columns = ["Series", "Device", "Nodes", "#compiling ms", "Found compiled", "#session ms"];
     let mut table = Table::new("Which provider runs how many nodes of the graph.", &columns);
     let known = |name: &'static str| move |entry: &Entry<'_>| entry.record().get(name).is_some_and(|it| !it.is_null());
     let told: Vec<_> =
@@ -88,6 +89,7 @@ pub(super) fn placement(results: &[Entry<'_>]) -> Option<Table> {
         let hit = entry.record().get("cache_hit").and_then(Value::as_bool);
         table.rows.push(vec![
             series,
+            entry.text("provider_device").unwrap_or_default().to_owned(),
             nodes,
             or_nothing(entry.number("compile_ns"), milliseconds),
             hit.map_or("", |hit| if hit { "yes" } else { "no" }).to_owned(),
@@ -129,7 +131,7 @@ fn hottest(zones: Option<&Value>) -> Option<String> {
 
 fn mean(values: Option<&Value>) -> Option<f64> {
     let values: Vec<f64> = values?.as_array()?.iter().filter_map(Value::as_f64).collect();
-    crate::measure::statistics::mean(&values)
+    statistics::mean(&values)
 }
 
 /// Cells without a result, or without all of it; nothing if there are none.
@@ -188,7 +190,7 @@ pub(super) fn rows(results: &[Entry<'_>]) -> Option<Table> {
             time("inter_token_p95_ns"),
             time("inter_token_p99_ns"),
             or_nothing(number("runs_per_token").filter(|runs| *runs < 1.0), plain),
-            or_nothing(number("host_percent"), plain),
+            or_nothing(number("host_percent"), |percent| format!("{percent:.2}")),
             time("load_ns"),
             or_nothing(number("peak_memory").map(mebibytes), plain),
         ]);
@@ -229,6 +231,54 @@ pub(super) fn fidelity(evaluations: &[&Record]) -> Table {
             or_nothing(number("/fidelity/divergence/p99/value"), plain),
             or_nothing(number("/perplexity/value"), plain),
             or_nothing(number("/fidelity/perplexity_ratio/value"), |ratio| format!("{ratio:.3}")),
+        ]);
+    }
+    table.without_empty_columns()
+}
+
+/// Whether an object is what `benches/baselines/compare.py` records of one run of a system.
+pub(super) fn is_comparison(object: &Record) -> bool {
+    ["system", "prefill_s", "decode_s"].iter().all(|name| object.contains_key(*name))
+}
+
+/// Other runtimes and this one, measured in turn: medians over the rounds.
+pub(super) fn systems(runs: &[&Record]) -> Table {
+    let columns =
+        ["System", "#threads", "#prompt", "#prefill tokens/s", "#decode tokens/s", "#peak MiB", "#load s", "#rounds"];
+    let mut table =
+        Table::new("This host and other runtimes with the same model, measured in turn: medians.", &columns);
+    let mut systems: Vec<(&str, Vec<&Record>)> = Vec::new();
+    for &run in runs {
+        let name = run.get("system").and_then(Value::as_str).unwrap_or("unknown");
+        match systems.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, runs)) => runs.push(run),
+            None => systems.push((name, vec![run])),
+        }
+    }
+    let floats = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
+    for (name, runs) in systems {
+        let middle = |of: &dyn Fn(&Record) -> Vec<f64>| {
+            statistics::median(&runs.iter().flat_map(|run| of(run)).collect::<Vec<_>>())
+        };
+        let number = |name: &'static str| middle(&|run| run.get(name).and_then(Value::as_f64).into_iter().collect());
+        let prefill = middle(&|run| run.get("prefill_s").map(floats).unwrap_or_default());
+        let decode = middle(&|run| {
+            let answers = run.get("decode_s").and_then(Value::as_array).into_iter().flatten().map(floats);
+            answers
+                .filter(|times| !times.is_empty())
+                .map(|times| times.iter().sum::<f64>() / times.len() as f64)
+                .collect()
+        });
+        let prompt = number("prompt");
+        table.rows.push(vec![
+            name.to_owned(),
+            or_nothing(number("threads"), |count| format!("{count}")),
+            or_nothing(prompt, |count| format!("{count}")),
+            or_nothing(prompt.zip(prefill).map(|(tokens, time)| tokens / time), plain),
+            or_nothing(decode.map(|time| 1.0 / time), plain),
+            or_nothing(number("peak_bytes").map(mebibytes), plain),
+            or_nothing(number("load_s"), plain),
+            runs.len().to_string(),
         ]);
     }
     table.without_empty_columns()

@@ -124,6 +124,10 @@ pub(super) fn label(entry: Entry<'_>, names: &[&'static str]) -> String {
             other => other.to_string(),
         };
         match *name {
+            // Speeds of a simulator say nothing about the device.
+            "provider" if entry.text("provider_device").is_some_and(|device| device.contains("simulated")) => {
+                format!("{text} (simulated)")
+            }
             "provider_options" => options(&value),
             "n_threads" if text == "1" => "1 thread".to_owned(),
             "n_threads" => format!("{text} threads"),

@@ -6,6 +6,9 @@ use super::svg::escape;
 /// How the page looks, in light, in dark and on paper.
 const STYLE: &str = include_str!("style.css");
 
+/// Most characters of a cell that is kept on one line.
+const SHORT: usize = 32;
+
 /// The page.
 pub(super) fn page(report: &Report) -> String {
     let title = escape(&report.title);
@@ -68,6 +71,8 @@ fn table(table: &Table) -> String {
         Some(column) if column.is_number => " class=\"number\"",
         _ => "",
     };
+    // Sentences may be broken; short words and numbers would only get hard to find.
+    let short = |cell: &str| cell.chars().count() <= SHORT;
     let mut text = format!(
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\">\n<table>\n<caption>{0}</caption>\n<thead>\n<tr>",
         escape(&table.caption)
@@ -79,10 +84,11 @@ fn table(table: &Table) -> String {
     for row in &table.rows {
         text += "<tr>";
         for (index, cell) in row.iter().enumerate() {
+            let class = if short(cell) && class(index).is_empty() { " class=\"short\"" } else { class(index) };
             let cell = escape(cell);
             text += &match index {
-                0 => format!("<th scope=\"row\">{cell}</th>"),
-                _ => format!("<td{}>{cell}</td>", class(index)),
+                0 => format!("<th scope=\"row\"{class}>{cell}</th>"),
+                _ => format!("<td{class}>{cell}</td>"),
             };
         }
         text += "</tr>\n";

@@ -20,7 +20,8 @@ pub use content::{Column, Figure, Part, Report, Section, Table};
 
 use super::records::Record;
 
-/// A report of these objects: rows of `bench`, of any version, and what `eval --json` says. Other objects are left out and counted.
+/// A report of these objects: rows of `bench`, of any version, what `eval --json` says, and what `benches/baselines/compare.py` has
+/// measured. Other objects are left out and counted.
 pub fn report(objects: &[Record], title: &str) -> Report {
     sections::report(objects, title)
 }

@@ -18,6 +18,12 @@ pub(super) fn plain(value: f64) -> String {
     }
 }
 
+/// A round number on an axis.
+pub(super) fn tick(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// Nanoseconds as milliseconds.
 pub(super) fn milliseconds(nanoseconds: f64) -> String {
     plain(nanoseconds / 1e6)
@@ -65,6 +71,7 @@ mod tests {
         ] {
             assert_eq!(plain(value), text);
         }
+        assert_eq!([90.0, 0.0, 0.25, 2048.0].map(tick), ["90", "0", "0.25", "2048"]);
         assert_eq!((milliseconds(1_010_000_000.0), percent(0.875)), ("1010".to_owned(), "87.5".to_owned()));
     }
 

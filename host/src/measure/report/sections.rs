@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::chart::{Bar, Bars, Line, Lines};
 use super::content::{Drawing, Figure, Part, Report, Section, Table};
+use super::details;
 use super::entry::{Entry, differing, label, points, series};
 use super::number::{mebibytes, milliseconds, or_nothing, percent, plain};
-use super::{details, number};
 use crate::measure::records::{Record, machine_name, machine_of};
 
 /// The length of prompts that speeds are compared at, or the nearest to it.
@@ -32,14 +32,20 @@ pub(super) fn report(objects: &[Record], title: &str) -> Report {
         }
     }
     let evaluations: Vec<&Record> = objects.iter().filter(|object| details::is_evaluation(object)).collect();
-    let mut report = Report { title: title.to_owned(), about: Vec::new(), sections: Vec::new() };
-    report.about = about(objects.len(), &entries, machines.len(), evaluations.len());
+    let comparisons: Vec<&Record> = objects.iter().filter(|object| details::is_comparison(object)).collect();
+    let others = objects.len() - entries.len() - evaluations.len() - comparisons.len();
+    let about = about(&entries, machines.len(), others);
+    let mut report = Report { title: title.to_owned(), about, sections: Vec::new() };
     if machines.len() > 1 {
         let table = summary(&machines);
         report.sections.push(Section { title: "All machines".to_owned(), level: 2, parts: vec![Part::Table(table)] });
     }
     for (_, entries) in &machines {
         machine(entries, &mut report.sections);
+    }
+    if !comparisons.is_empty() {
+        let parts = vec![Part::Table(details::systems(&comparisons))];
+        report.sections.push(Section { title: "Other runtimes".to_owned(), level: 2, parts });
     }
     if !evaluations.is_empty() {
         let parts = vec![Part::Table(details::fidelity(&evaluations))];
@@ -49,7 +55,7 @@ pub(super) fn report(objects: &[Record], title: &str) -> Report {
 }
 
 /// What the report is about.
-fn about(objects: usize, entries: &[Entry<'_>], machines: usize, evaluations: usize) -> Vec<String> {
+fn about(entries: &[Entry<'_>], machines: usize, others: usize) -> Vec<String> {
     let many = |count: usize, one: &str, several: &str| format!("{count} {}", if count == 1 { one } else { several });
     let times: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.text("test_time")).collect();
     let when = match (times.first(), times.last()) {
@@ -71,7 +77,6 @@ fn about(objects: usize, entries: &[Entry<'_>], machines: usize, evaluations: us
             many(failed, "row is", "rows are")
         ));
     }
-    let others = objects - entries.len() - evaluations;
     if others > 0 {
         about.push(format!("{} of other kinds in the files left out.", many(others, "object is", "objects are")));
     }
@@ -294,11 +299,17 @@ fn roofline(results: &[Entry<'_>]) -> Vec<Part> {
             labels.len() - 1
         });
         let label = format!("{name}, {}", entry.test_name());
-        let text = format!("{} of {} tokens/s ({} %)", plain(value), plain(limit), number::percent(value / limit));
+        let text = format!("{} of {} ({} %)", plain(value), plain(limit), percent(value / limit));
         bars.push(Bar { label, value, text, range: None, limit: Some(limit), colour });
     }
     let mark = "what reading the weights and the state from memory allows";
-    vec![bars_or_table("Decoding and what memory allows".to_owned(), "tokens per second", Some(mark), bars, table)]
+    vec![bars_or_table(
+        "Decoding and what memory allows, tokens per second".to_owned(),
+        "tokens per second",
+        Some(mark),
+        bars,
+        table,
+    )]
 }
 
 /// Bars of the largest memory of every series, by kind.

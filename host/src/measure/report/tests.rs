@@ -111,7 +111,8 @@ fn what_is_missing_or_of_another_kind_is_no_failure() {
     let objects = [
         row(r#"{"n_prompt":8,"n_gen":0,"n_depth":0,"samples_ns":[1000]}"#),
         row(r#"{"n_prompt":8,"n_gen":4,"n_depth":0,"avg_ts":null,"status":7}"#),
-        row(r#"{"system":"another","prefill_s":[1]}"#),
+        row(r#"{"system":"another","build_s":1}"#),
+        row(r#"{"system":"another","prompt":8,"prefill_s":[2.0],"decode_s":[[0.5,0.5],[]]}"#),
         row(r#"{"model":{"graph":"q4/lfm2.onnx"},"perplexity":{"value":3.5},"fidelity":{"agreement":{"value":0.5}}}"#),
         row(r#"{"n_prompt":0,"n_gen":4,"n_depth":1e400,"median_ts":1}"#.replace("1e400", "5").as_str()),
     ];
@@ -119,7 +120,21 @@ fn what_is_missing_or_of_another_kind_is_no_failure() {
     check_elements(&page);
     assert!(page.contains("1 object is of other kinds in the files left out"), "{page}");
     assert!(page.contains("q4/lfm2.onnx") && page.contains("50.0"), "{page}");
+    assert!(
+        page.contains(">4.00</td>") && page.contains(">2.00</td>"),
+        "tokens per second of the other system: {page}"
+    );
     check_elements(&report(&[], "Nothing").html());
+}
+
+#[test]
+fn simulators_are_told() {
+    let set = |record: &mut Record| {
+        record.insert("provider".to_owned(), "qnn".into());
+        record.insert("provider_device".to_owned(), "NPU, simulated on the CPU".into());
+    };
+    let page = report(&[record(set, &decode()), record(|_| {}, &decode())], "Both").html();
+    assert!(page.contains("qnn (simulated)") && page.contains("NPU, simulated on the CPU"), "{page}");
 }
 
 #[test]
