@@ -181,8 +181,8 @@ fn saving_energy_and_memory_changes_no_answer() {
 
 #[test]
 fn wrong_arguments_are_all_named_at_once() {
-    let errors = run(host(&["-p", "x", "--temperature=-1", "--top-p=2", "--threads=none", "--ep=cuda"])).failure(2);
-    for text in ["4 arguments are wrong", "--temperature", "--top-p", "--threads", "--ep cuda", "--help"] {
+    let errors = run(host(&["-p", "x", "--temperature=-1", "--top-p=2", "--threads=none", "--ep=abacus"])).failure(2);
+    for text in ["4 arguments are wrong", "--temperature", "--top-p", "--threads", "abacus", "--help"] {
         assert!(errors.contains(text), "{text} is missing in:\n{errors}");
     }
     let errors = run(host(&["--temprature", "1"])).failure(2);
@@ -197,6 +197,26 @@ fn wrong_arguments_are_all_named_at_once() {
 fn providers_are_told_apart() {
     let errors = run(host(&["-p", "x", "--ep", "abacus"])).failure(2);
     assert!(errors.contains("abacus") && errors.contains("cpu, cuda, coreml, nnapi, qnn"), "{errors}");
+    let errors = run(host(&["-p", "x", "--ep", "qnn", "--ep-option", "soc_modle=69"])).failure(2);
+    assert!(errors.contains("did you mean soc_model?"), "{errors}");
+    for provider in ["cuda", "coreml", "nnapi", "qnn"] {
+        let errors = run(host(&["-p", "x", "--ep", provider])).failure(1);
+        assert!(errors.contains(&format!("--for {provider}")), "{errors}");
+    }
+}
+
+#[test]
+fn the_first_provider_that_works_answers_and_says_so() {
+    let outcome = run(host(&["-p", QUESTION, "--json", "--ep", "coreml,cpu"]));
+    assert_eq!(outcome.status, Some(0), "{}", outcome.errors);
+    let json: Value = serde_json::from_str(&outcome.output).unwrap();
+    assert_eq!(json["provider"], "cpu");
+    assert!(json["placement"]["CPUExecutionProvider"].as_u64().unwrap() > 50, "{}", json["placement"]);
+    for part in ["--ep coreml does not work here, trying cpu", "--ep cpu is what runs the model"] {
+        assert!(outcome.errors.contains(part), "{part} is missing in {}", outcome.errors);
+    }
+    let errors = run(host(&["-p", "x", "--ep", "nnapi,coreml"])).errors;
+    assert!(errors.contains("none of the providers works here") && errors.contains("- coreml: "), "{errors}");
 }
 
 #[test]

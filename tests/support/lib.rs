@@ -5,6 +5,7 @@ pub mod dialogues;
 pub mod graphs;
 pub mod models;
 pub mod packages;
+pub mod plugins;
 pub mod programs;
 pub mod reference;
 pub mod repository;

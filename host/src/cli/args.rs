@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench::BenchArgs, calibrate::CalibrateArgs, eval::EvalArgs, provider::ProviderArgs};
+use super::{bench::BenchArgs, calibrate::CalibrateArgs, doctor::DoctorArgs, eval::EvalArgs, provider::ProviderArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +25,8 @@ Examples:
       Speed of prefill and decoding, memory and latencies; `lfm2-host bench --help` says more.
   lfm2-host eval --model q4.onnx --reference fp32.onnx --text dialogues.jsonl
       How far a quantized model is from the exact one; `lfm2-host eval --help` has more.
+  lfm2-host doctor --model lfm2.onnx
+      What this machine can run the package on, and how to get what is missing.
 
 Exit status:
   0 if all went well, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
@@ -79,6 +81,7 @@ pub(super) enum Command {
     Bench(Box<BenchArgs>),
     Eval(EvalArgs),
     Calibrate(CalibrateArgs),
+    Doctor(DoctorArgs),
 }
 
 /// How tokens are chosen, and when to end.

@@ -7,7 +7,7 @@ use std::{error::Error, fmt, fmt::Display, io, process::ExitCode};
 pub(super) enum Exit {
     /// All was done.
     Done,
-    /// All was done, and a comparison has found changes.
+    /// All was done, and a comparison has found changes, or an examination that something does not work.
     Changed,
     /// Ctrl-C ended it; shells expect 128 + the number of the signal.
     Interrupted,

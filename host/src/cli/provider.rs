@@ -76,9 +76,18 @@ impl ProviderArgs {
 }
 
 impl ProviderSettings {
-    /// Loads ONNX Runtime.
+    /// Loads ONNX Runtime for all that are to be tried.
     pub(super) fn runtime(&self) -> Result<&'static Runtime, CliError> {
-        let runtime = provider::load_runtime(&self.providers, self.library.as_deref()).map_err(CliError::failed)?;
+        self.load(&self.providers)
+    }
+
+    /// Loads ONNX Runtime for one of them.
+    pub(super) fn runtime_for(&self, provider: &'static dyn Provider) -> Result<&'static Runtime, CliError> {
+        self.load(&[provider])
+    }
+
+    fn load(&self, providers: &[&'static dyn Provider]) -> Result<&'static Runtime, CliError> {
+        let runtime = provider::load_runtime(providers, self.library.as_deref()).map_err(CliError::failed)?;
         tracing::info!(library = %runtime.library().display(), version = runtime.version(), "ONNX Runtime is loaded");
         Ok(runtime)
     }

@@ -127,7 +127,30 @@ pub(super) fn set_up(
 ) -> Result<SessionBuilder, ProviderError> {
     session(builder, setup.options).and_then(set_up).map_err(|error| ProviderError::Setup {
         provider: provider.name(),
-        reason: error.to_string(),
+        reason: plain(&error.to_string()),
         hint,
     })
+}
+
+/// What ONNX Runtime said, on one line and without the place in its sources in front of it.
+pub(crate) fn plain(message: &str) -> String {
+    // `file:line function [ONNXRuntimeError] : 1 : FAIL : what went wrong`
+    let said = message.split_once("[ONNXRuntimeError]").map_or(message, |(_, rest)| {
+        let mut parts = rest.splitn(4, " : ");
+        parts.nth(3).unwrap_or(rest)
+    });
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_told_without_their_place() {
+        let message = "/src/bridge.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library x.so\nwith error: y.so : 13\n";
+        assert_eq!(plain(message), "Failed to load library x.so with error: y.so : 13");
+        assert_eq!(plain(" something else\n"), "something else");
+        assert_eq!(plain("[ONNXRuntimeError] : 1"), ": 1");
+    }
 }

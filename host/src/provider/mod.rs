@@ -16,6 +16,7 @@ mod plugin;
 mod qnn;
 
 pub use common::Device;
+pub(crate) use common::plain;
 pub use error::ProviderError;
 pub use known::{KnownOption, Values};
 pub use options::{Fallback, Prepack, SessionOptions};

@@ -2,6 +2,7 @@
 //! with some old versions the process ends.
 #![allow(unsafe_code, reason = "a library written in C++ is loaded and asked for its version")]
 
+use std::error::Error;
 use std::ffi::CStr;
 use std::mem;
 use std::path::Path;
@@ -24,7 +25,11 @@ pub(super) struct Version {
 pub(super) fn check(path: &Path) -> Result<Version, RuntimeError> {
     let broken = |reason: String| RuntimeError::Broken { library: path.to_owned(), reason };
     // SAFETY: loading runs the initialisers of the library. The user chose the file, or put it where libraries are looked for.
-    let library = unsafe { Library::new(path) }.map_err(|error| broken(error.to_string()))?;
+    let library = unsafe { Library::new(path) }.map_err(|error| {
+        // What the system said is behind that it said something.
+        let said = error.source().map(|said| format!(": {said}")).unwrap_or_default();
+        broken(format!("{error}{said}"))
+    })?;
     let version = ask(&library).map_err(broken)?;
     // Unloading ONNX Runtime is not safe: its threads and registered handlers would outlive its code.
     mem::forget(library);

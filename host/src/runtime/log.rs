@@ -34,7 +34,11 @@ pub(super) fn level() -> LogLevel {
 fn is_expected(message: &str) -> bool {
     let more_logits =
         message.contains("Expected shape from model of") && message.contains("does not match actual shape of");
-    more_logits || message.contains("appears in graph inputs and will not be treated as constant value/weight")
+    // What the plugin for Qualcomm's NPUs says about every session, on systems where it could not be otherwise.
+    let inevitable = ["File mapped weights feature is only available", "EPContext encryption config unavailable"];
+    inevitable.iter().any(|remark| message.contains(remark))
+        || more_logits
+        || message.contains("appears in graph inputs and will not be treated as constant value/weight")
 }
 
 #[cfg(test)]

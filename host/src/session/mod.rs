@@ -1,8 +1,10 @@
 //! One graph, loaded onto a provider.
 
 mod placement;
+mod trial;
 
 pub use placement::{PlacedNode, Placement};
+pub use trial::trial;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -64,7 +66,10 @@ impl Session {
 /// # Errors
 /// If a node runs elsewhere and [`SessionOptions::fallback`] or [`Provider::fallback`] does not allow it.
 pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<(OrtSession, Placement), SessionError> {
-    let failed = |reason: ort::Error| SessionError::Load { graph: graph.to_owned(), reason: reason.to_string() };
+    let failed = |reason: ort::Error| SessionError::Load {
+        graph: graph.to_owned(),
+        reason: provider::plain(&reason.to_string()),
+    };
     let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
     let (key, value) = placement::RECORD;
     let builder = builder.with_config_entry(key, value).map_err(|error| failed(error.into()))?;
@@ -180,6 +185,14 @@ pub enum SessionError {
         /// The ONNX file.
         graph: PathBuf,
         /// What ONNX Runtime said.
+        reason: String,
+    },
+    /// Not even a small graph runs.
+    #[error("--ep {provider} does not work here: {reason}")]
+    Trial {
+        /// The provider.
+        provider: &'static str,
+        /// What went wrong.
         reason: String,
     },
     /// A part of the graph would run on another provider.

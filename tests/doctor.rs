@@ -1,0 +1,102 @@
+//! Tier "command line": `lfm2-host doctor` against the libraries that are here.
+
+use std::process::Command;
+
+use lfm2_export::recipe::Precision;
+use lfm2_tests::packages::{Exported, TINY_CHAT, contrib};
+use lfm2_tests::plugins;
+use lfm2_tests::programs::{Outcome, program, run};
+use serde_json::Value;
+
+fn doctor(arguments: &[&str]) -> Command {
+    program(env!("CARGO_BIN_EXE_host-under-test"), &[&["doctor"], arguments].concat())
+}
+
+/// The report of a run that ended with this status.
+fn report(arguments: &[&str], status: i32) -> Value {
+    let Outcome { status: found, output, errors } = run(doctor(&[arguments, &["--json"]].concat()));
+    assert_eq!((found, errors.as_str()), (Some(status), ""), "{output}");
+    serde_json::from_str(&output).unwrap()
+}
+
+/// What was found out about a provider.
+fn facts<'r>(report: &'r Value, provider: &str) -> &'r Value {
+    let providers = report["providers"].as_array().unwrap();
+    providers.iter().find(|facts| facts["provider"] == provider).unwrap()
+}
+
+#[test]
+fn all_five_are_asked_and_the_processor_decides() {
+    let report = report(&[], 0);
+    let names: Vec<_> =
+        report["providers"].as_array().unwrap().iter().map(|it| it["provider"].as_str().unwrap()).collect();
+    assert_eq!((names.join(" "), &report["works"]), ("cpu cuda coreml nnapi qnn".to_owned(), &true.into()));
+    let cpu = facts(&report, "cpu");
+    assert_eq!((&cpu["works"], &cpu["problem"], &cpu["package"]), (&true.into(), &Value::Null, &Value::Null));
+    assert!(cpu["runtime"]["version"].as_str().unwrap().starts_with("1.") && cpu["devices"][0]["kind"] == "CPU");
+    for name in ["cuda", "coreml", "nnapi"] {
+        let facts = facts(&report, name);
+        // Where one works, it says so; where not, there is something to do about it.
+        let problem = facts["problem"].as_str().unwrap_or_default();
+        assert_eq!(facts["works"] == true, problem.is_empty(), "{facts}");
+        assert!(facts["works"] == true || problem.contains(&format!("--ep {name}")), "{problem}");
+    }
+}
+
+#[test]
+fn people_get_text_that_fits_their_terminals() {
+    let Outcome { status, output, errors } = run(doctor(&[]));
+    assert_eq!((status, errors.as_str()), (Some(0), ""), "{output}");
+    let words_fit = |line: &str| line.chars().count() <= 100 || line.trim().split(' ').count() == 1;
+    assert!(output.lines().all(words_fit), "{output}");
+    for name in ["runtime", "cpu       works: CPU", "cuda", "coreml", "nnapi", "qnn"] {
+        assert!(output.lines().any(|line| line.starts_with(name)), "{name} is missing in {output}");
+    }
+}
+
+#[test]
+fn a_package_runs_on_what_it_was_exported_for() {
+    let package = Exported::new(TINY_CHAT, contrib(Precision::Q4));
+    let graph = package.graph.to_str().unwrap();
+    let report = report(&["--model", graph, "--ep", "cpu"], 0);
+    let cpu = facts(&report, "cpu");
+    assert_eq!((&cpu["package"]["runs"], &cpu["package"]["problem"]), (&true.into(), &Value::Null));
+    let loaded = &cpu["package"]["graphs"][0];
+    assert_eq!((&loaded["file"], &loaded["precision"]), (&graph.into(), &"q4".into()));
+    assert!(loaded["placement"]["CPUExecutionProvider"].as_u64().unwrap() > 50, "{loaded}");
+}
+
+#[test]
+fn what_is_not_there_is_named_and_fails() {
+    let report = report(&["--model", "no-such.onnx", "--ep", "cpu"], 1);
+    let package = &facts(&report, "cpu")["package"];
+    assert_eq!((&report["works"], &package["runs"]), (&false.into(), &false.into()));
+    assert!(package["problem"].as_str().unwrap().contains("no-such.onnx"), "{package}");
+
+    let report = self::report(&["--ort-lib", "folder/no-such.so"], 1);
+    assert!(
+        facts(&report, "cpu")["problem"].as_str().unwrap().contains("--ort-lib names folder/no-such.so"),
+        "{report}"
+    );
+
+    let errors = run(doctor(&["--ep", "tpu", "--ep-option", "x"])).failure(2);
+    assert!(errors.contains("tpu") && errors.contains("--ep-option"), "{errors}");
+}
+
+#[test]
+fn the_simulator_of_an_npu_works_and_says_which_export_it_needs() {
+    if !plugins::qnn() {
+        return;
+    }
+    let package = Exported::new(TINY_CHAT, contrib(Precision::Q4));
+    let report = report(&["--ep", "qnn", "--model", package.graph.to_str().unwrap()], 1);
+    let qnn = facts(&report, "qnn");
+    assert_eq!(qnn["works"], true, "{qnn}");
+    assert!(qnn["plugin"].as_str().unwrap().contains("onnxruntime_providers_qnn"));
+    assert_eq!(qnn["devices"][0]["kind"], "NPU");
+    let problem = qnn["package"]["problem"].as_str().unwrap();
+    assert!(problem.contains("--for cpu,qnn") && problem.contains("lfm2.qnn-chunk.onnx"), "{problem}");
+
+    let wrong = self::report(&["--ep", "qnn", "--ep-option", "backend_path=no-such.so"], 1);
+    assert_eq!(facts(&wrong, "qnn")["works"], false, "{wrong}");
+}
