@@ -41,7 +41,7 @@ fn recorded_runs_become_a_page() {
         "q4-plain/lfm2.onnx",
         "Other runtimes",
         "onnxruntime-genai, b32",
-        "are of other kinds",
+        "of other kinds",
     ] {
         assert!(page.contains(text), "{text} is missing");
     }

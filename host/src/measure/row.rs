@@ -298,7 +298,8 @@ impl Row {
         // With guesses, a run gives any number of tokens, and memory sets no limit to them.
         let is_decode = test.prompt == 0 && test.generate > 0;
         let is_limited = is_decode && cell.speculate == 0;
-        let read_bandwidth = read_bandwidth.filter(|_| is_decode);
+        // Devices have memory or paths to it of their own.
+        let read_bandwidth = read_bandwidth.filter(|_| is_decode && cell.provider == "cpu");
         let rows = roofline::mean_rows(test.held(), test.generate);
         let bytes_per_token = is_limited.then(|| roofline::step_bytes(&subject.contract, rows));
         let roofline = read_bandwidth.zip(bytes_per_token).map(|(bandwidth, bytes)| bandwidth / bytes.max(1.0));
@@ -453,6 +454,14 @@ mod tests {
         assert_eq!(row.runs_per_token, Some(0.5));
         assert_eq!((row.bytes_per_token, row.roofline_percent), (None, None));
         assert_eq!(decode().runs_per_token, Some(1.0));
+    }
+
+    #[test]
+    fn only_the_processor_has_a_roofline() {
+        let cell = crate::measure::Cell { provider: "cuda".to_owned(), ..cell() };
+        let row = origin(|origin| Row::new(origin, &cell, &measured()));
+        assert_eq!((row.read_bandwidth, row.roofline_tokens_per_second), (None, None));
+        assert_eq!(row.bytes_per_token, Some(1832.0));
     }
 
     #[test]

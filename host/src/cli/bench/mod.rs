@@ -154,8 +154,8 @@ impl Bench<'_> {
     /// The row of a cell, or nothing after Ctrl-C.
     fn row(&mut self, model: &Model, cell: &Cell) -> Result<Option<Row>, CliError> {
         self.bar.set_message(worker::name(cell));
-        let is_decode = cell.test.prompt == 0;
-        let read_bandwidth = if is_decode { self.bandwidth(cell.threads) } else { None };
+        let has_limit = cell.test.prompt == 0 && cell.provider == "cpu";
+        let read_bandwidth = if has_limit { self.bandwidth(cell.threads) } else { None };
         let test_time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         // Comparing takes a second model; once for all cells that compute the same is enough.
         let compared = (cell.model.clone(), cell.provider.clone(), cell.prefill, cell.test.generate > 0);

@@ -10,8 +10,8 @@ pub(super) fn plain(value: f64) -> String {
         size if size >= 10.0 => format!("{value:.1}"),
         0.0 => "0".to_owned(),
         size if size >= 0.995 => format!("{value:.2}"),
-        size if size >= 0.001 => {
-            let digits = (2.0 - size.log10().floor()).clamp(2.0, 6.0) as usize;
+        size if size >= 0.0001 => {
+            let digits = (2.0 - size.log10().floor()).clamp(2.0, 7.0) as usize;
             format!("{value:.digits$}")
         }
         _ => format!("{value:.1e}"),
@@ -67,6 +67,7 @@ mod tests {
             (0.25, "0.250"),
             (0.031_25, "0.0312"),
             (0.0, "0"),
+            (0.0005, "0.000500"),
             (1e-7, "1.0e-7"),
         ] {
             assert_eq!(plain(value), text);

@@ -78,7 +78,7 @@ fn about(entries: &[Entry<'_>], machines: usize, others: usize) -> Vec<String> {
         ));
     }
     if others > 0 {
-        about.push(format!("{} of other kinds in the files left out.", many(others, "object is", "objects are")));
+        about.push(format!("The files have {} of other kinds, which are left out.", many(others, "object", "objects")));
     }
     about
 }
@@ -88,14 +88,23 @@ fn summary(machines: &[(Vec<Value>, Vec<Entry<'_>>)]) -> Table {
     let columns = ["Machine", "Series", "Prompt", "#tokens/s", "Answer", "#tokens/s", "#peak MiB"];
     let mut table = Table::new("Speed of every machine at the usual lengths.", &columns);
     for (_, entries) in machines {
-        let names = differing(entries, &["prefill"]);
+        let names = differing(entries, &["prefill", "kv"]);
+        // Headings have all of it.
+        let device = entries.iter().find_map(|entry| entry.text("device")).map(str::to_owned);
+        let machine = device.or_else(|| entries.first().map(|entry| machine_name(entry.record()))).unwrap_or_default();
         for (label, entries) in series(entries, &names) {
+            let entries: Vec<_> = entries.into_iter().filter(|entry| entry.has_result()).collect();
+            if entries.is_empty() {
+                let cells = [machine.clone(), label, "no result".to_owned()].into_iter();
+                table.rows.push(cells.chain(std::iter::repeat_n(String::new(), columns.len() - 3)).collect());
+                continue;
+            }
             let (prompt, answer) = (usual_prompt(&entries), usual_answer(&entries));
             let name = |entry: Option<Entry<'_>>| entry.map_or(String::new(), Entry::test_name);
             let rate = |entry: Option<Entry<'_>>| or_nothing(entry.and_then(Entry::rate), plain);
             let peak = entries.iter().filter_map(|entry| entry.number("peak_memory")).reduce(f64::max);
             table.rows.push(vec![
-                entries.first().map_or(String::new(), |entry| machine_name(entry.record())),
+                machine.clone(),
                 label,
                 name(prompt),
                 rate(prompt),
