@@ -98,7 +98,10 @@ impl<W: Write> Printer<W> {
             Format::Pipette => pipette::lines(row, output),
         }?;
         self.rows += 1;
-        self.footer = markdown::footer(row);
+        // A cell that failed may not know the runtime.
+        if self.footer.is_empty() || row.program.runtime_version.is_some() {
+            self.footer = markdown::footer(row);
+        }
         self.output.flush()
     }
 

@@ -1,7 +1,8 @@
 use expect_test::expect;
 
 use super::*;
-use crate::measure::tests::{decode, prefill};
+use crate::measure::tests::{cell, decode, origin, prefill};
+use crate::measure::{Failure, Status};
 
 fn written(format: Format, shown: Vec<&'static str>, rows: &[Row]) -> String {
     let mut output = Vec::new();
@@ -38,6 +39,16 @@ fn a_table_for_people() {
 
         lfm2-host 0.1.0 (abc1234), ONNX Runtime 1.32.0, Some "fast" CPU, 2 GHz, 2 cores, Linux
     "#]].assert_eq(&written(Format::Markdown, vec!["chunk", "kv"], &[decode()]));
+}
+
+#[test]
+fn a_table_says_what_failed_and_which_runtime_the_others_had() {
+    let failure = Failure::new(Status::Timeout, "its process took more than 5 seconds and was ended");
+    let mut failed = origin(|origin| Row::failed(origin, &cell(), &failure));
+    failed.program.runtime_version = None;
+    let table = written(Format::Markdown, vec!["provider"], &[failed.clone(), decode(), failed]);
+    assert_eq!(table.matches(" timeout |").count(), 2, "{table}");
+    assert!(table.contains("ONNX Runtime 1.32.0"), "{table}");
 }
 
 #[test]

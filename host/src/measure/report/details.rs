@@ -241,12 +241,14 @@ pub(super) fn is_comparison(object: &Record) -> bool {
     ["system", "prefill_s", "decode_s"].iter().all(|name| object.contains_key(*name))
 }
 
-/// Other runtimes and this one, measured in turn: medians over the rounds.
+/// Other runtimes and this one, measured in turn: the best of all rounds, which the script prints too.
 pub(super) fn systems(runs: &[&Record]) -> Table {
     let columns =
         ["System", "#threads", "#prompt", "#prefill tokens/s", "#decode tokens/s", "#peak MiB", "#load s", "#rounds"];
-    let mut table =
-        Table::new("This host and other runtimes with the same model, measured in turn: medians.", &columns);
+    let mut table = Table::new(
+        "This host and other runtimes with the same model, measured in turn: the best of all rounds.",
+        &columns,
+    );
     let mut systems: Vec<(&str, Vec<&Record>)> = Vec::new();
     for &run in runs {
         let name = run.get("system").and_then(Value::as_str).unwrap_or("unknown");
@@ -257,12 +259,11 @@ pub(super) fn systems(runs: &[&Record]) -> Table {
     }
     let floats = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
     for (name, runs) in systems {
-        let middle = |of: &dyn Fn(&Record) -> Vec<f64>| {
-            statistics::median(&runs.iter().flat_map(|run| of(run)).collect::<Vec<_>>())
-        };
-        let number = |name: &'static str| middle(&|run| run.get(name).and_then(Value::as_f64).into_iter().collect());
-        let prefill = middle(&|run| run.get("prefill_s").map(floats).unwrap_or_default());
-        let decode = middle(&|run| {
+        let least = |of: &dyn Fn(&Record) -> Vec<f64>| runs.iter().flat_map(|run| of(run)).reduce(f64::min);
+        let number = |name: &'static str| least(&|run| run.get(name).and_then(Value::as_f64).into_iter().collect());
+        let prefill = least(&|run| run.get("prefill_s").map(floats).unwrap_or_default());
+        // The best round, not the best step: single steps may be short by luck.
+        let decode = least(&|run| {
             let answers = run.get("decode_s").and_then(Value::as_array).into_iter().flatten().map(floats);
             answers
                 .filter(|times| !times.is_empty())

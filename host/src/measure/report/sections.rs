@@ -72,10 +72,7 @@ fn about(entries: &[Entry<'_>], machines: usize, others: usize) -> Vec<String> {
     );
     let failed = entries.iter().filter(|entry| !entry.has_result()).count();
     if failed > 0 {
-        about.push(format!(
-            "{} without a result: the reason is in the table of failures.",
-            many(failed, "row is", "rows are")
-        ));
+        about.push(format!("{} no result; the table of failures says why.", many(failed, "row has", "rows have")));
     }
     if others > 0 {
         about.push(format!("The files have {} of other kinds, which are left out.", many(others, "object", "objects")));
