@@ -23,7 +23,7 @@ use crate::session::Session;
 pub struct Cell {
     /// The package, as [`Package::open`] takes it.
     pub model: PathBuf,
-    /// The ONNX Runtime library, as [`Runtime::load`] takes it.
+    /// The ONNX Runtime library, as [`Runtime::load`](crate::runtime::Runtime::load) takes it.
     pub library: Option<PathBuf>,
     /// Name of the execution provider.
     pub provider: String,
