@@ -12,6 +12,7 @@ use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::{Calibration, MANIFEST_NAME, Manifest, Purpose};
 use lfm2_host::calibrate::calibrate;
 use lfm2_host::cancel::Cancel;
+use lfm2_host::decoder::Decoder;
 use lfm2_host::documents::Window;
 use lfm2_host::package::Package;
 use lfm2_tests::compare::error;
@@ -71,6 +72,30 @@ fn statistics_are_those_of_transformers() {
         for dialect in [DialectName::Contrib, DialectName::Portable] {
             let exported = Exported::new(name, calibrating(dialect));
             expected.assert_equal(&take(&exported, &expected.documents));
+        }
+    }
+}
+
+/// The rotary embedding turns keys further with every position: what windows of 64 tokens have shown must bound the keys of 3000.
+#[test]
+fn keys_are_bounded_at_positions_that_calibration_never_saw() {
+    let exported = Exported::new(TINY_CHAT, calibrating(DialectName::Contrib));
+    let expected = Expected::load(TINY_CHAT);
+    let tokens: Vec<u32> = expected.documents.iter().flat_map(|it| it.tokens.iter().copied()).take(3000).collect();
+    let window = |tokens: &[u32]| Window { tokens: tokens.to_vec(), counted_from: 1 };
+    let short: Vec<_> = tokens.chunks(64).map(window).collect();
+    let bounds = take(&exported, &short).states;
+    let mut decoder = Exported::new(TINY_CHAT, contrib(Precision::Fp32)).decoder();
+    decoder.step(&tokens).unwrap();
+    let keys: Vec<_> = decoder.states().unwrap().into_iter().filter(|(name, ..)| name.ends_with(".key")).collect();
+    assert!(!keys.is_empty());
+    for (name, shape, values) in keys {
+        let [heads, rows, width] = [shape[1], shape[2], shape[3]];
+        for (at, value) in values.iter().enumerate() {
+            let channel = at / (rows * width) * width + at % width;
+            // A tenth more is what the exporter leaves for values that the text did not show.
+            let bound = 1.1 * bounds[&name][channel];
+            assert!(value.abs() <= bound, "{name}, head of {heads}, channel {channel}: {value} is beyond {bound}");
         }
     }
 }

@@ -10,9 +10,9 @@ use lfm2_host::decoder::{Decoder, DecoderError, OrtDecoder, Rewind};
 use lfm2_host::package::Package;
 use lfm2_host::provider::{self, SessionOptions};
 use lfm2_host::runtime::Runtime;
-use lfm2_host::session::{Session, SessionError};
+use lfm2_host::session::{Memory, Session, SessionError};
 use lfm2_tests::compare::error;
-use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, portable};
+use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, portable, rollback};
 
 #[test]
 fn caches_grow_without_changing_the_result() {
@@ -56,6 +56,41 @@ fn long_prompts_are_run_in_chunks_with_the_same_result() {
                 error(rows.as_slice().unwrap(), all.as_slice().unwrap()) <= 5e-6,
                 "{options:?} in chunks of {chunk}"
             );
+        }
+    }
+}
+
+#[test]
+fn states_in_other_memory_are_the_same() {
+    for options in [contrib(Precision::Fp32), portable(Precision::Fp32), rollback(contrib(Precision::Fp32))] {
+        let exported = Exported::new(TINY_CHAT, &options);
+        let mut shared = exported.decoder();
+        // Whatever is bound has to be bound again, and states come back as new tensors.
+        let mut apart = OrtDecoder::new(exported.session().taken_for(Memory::Apart), None).unwrap();
+        assert!(!apart.can_rollback());
+        let tokens: Vec<u32> = (0..40).map(|index| 20 + index * 7 % 90).collect();
+        let run = |decoder: &mut OrtDecoder| {
+            decoder.reset();
+            let mut rows = decoder.step(&tokens[..20]).unwrap().to_vec();
+            decoder.mark().unwrap();
+            for _ in 0..2 {
+                decoder.rewind().unwrap();
+                for token in &tokens[20..30] {
+                    rows.extend(decoder.step(&[*token]).unwrap());
+                }
+            }
+            rows.extend(decoder.step_all(&tokens[30..33]).unwrap());
+            rows.extend(decoder.step(&tokens[33..]).unwrap());
+            rows
+        };
+        for _ in 0..2 {
+            assert!(error(&run(&mut apart), &run(&mut shared)) <= 5e-6, "{options:?}");
+        }
+        for ((name, shape, found), (_, expected_shape, expected)) in
+            apart.states().unwrap().iter().zip(&shared.states().unwrap())
+        {
+            assert_eq!(shape, expected_shape);
+            assert!(error(found, expected) <= 5e-6, "{options:?}: {name}");
         }
     }
 }

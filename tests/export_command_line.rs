@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 #[path = "export_command_line/recipes.rs"]
 mod recipes;
+#[path = "export_command_line/targets.rs"]
+mod targets;
 
 /// The program with these arguments.
 fn export(arguments: &[&str]) -> Command {
@@ -74,6 +76,11 @@ fn help_names_every_flag_and_shows_examples() {
         "--dialect",
         "--padding",
         "--max-context",
+        "--for",
+        "--chunk",
+        "--static-context",
+        "--force",
+        "check",
         "--prefill",
         "--kv",
         "--calibration",
@@ -107,6 +114,8 @@ fn a_file_has_everything_beside_it() {
         "a/lfm2.manifest.json",
         "a/lfm2.onnx",
         "a/lfm2.onnx_data",
+        "a/lfm2.qnn-chunk.onnx",
+        "a/lfm2.qnn-token.onnx",
         "a/tokenizer.json",
         "a/tokenizer_config.json",
     ];
@@ -126,7 +135,8 @@ fn a_folder_takes_several_precisions_in_the_layout_of_the_hub() {
         assert!(graph.is_file());
     }
     let manifest = Manifest::from_json(&fs::read_to_string(out.join(MANIFEST_NAME)).unwrap()).unwrap();
-    assert_eq!(manifest.graphs.len(), Precision::ALL.len());
+    // The general graph, and the pair for NPUs.
+    assert_eq!(manifest.graphs.len(), 3 * Precision::ALL.len());
     let mut listed: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
     listed.push(MANIFEST_NAME.to_owned());
     listed.sort();
@@ -136,7 +146,7 @@ fn a_folder_takes_several_precisions_in_the_layout_of_the_hub() {
     }
 
     let inspected = run(export(&["inspect", out.to_str().unwrap(), "--json"])).json();
-    assert_eq!(inspected["graphs"].as_array().unwrap().len(), Precision::ALL.len());
+    assert_eq!(inspected["graphs"].as_array().unwrap().len(), 3 * Precision::ALL.len());
 }
 
 /// Names of the graphs in a manifest, with what they are for.
@@ -148,7 +158,7 @@ fn graphs(folder: &Path) -> Vec<(String, Purpose)> {
 #[test]
 fn a_graph_for_prompts_lies_beside_its_companion() {
     let (folder, out) = folder("a/lfm2.onnx");
-    let flags = ["--precision", "q4", "--prefill", "int8"];
+    let flags = ["--precision", "q4", "--prefill", "int8", "--for", "cpu"];
     let json = run(export_to(&fixture(TINY_CHAT), &out, &[&flags[..], &["--json"]].concat())).json();
     assert_eq!(Path::new(json["prefill"].as_str().unwrap()), out.with_file_name("lfm2.prefill.onnx"));
     let package = folder.path().join("a");
@@ -181,7 +191,8 @@ fn a_graph_for_prompts_lies_beside_its_companion() {
 fn a_graph_for_prompts_goes_with_the_graph_that_it_belongs_to() {
     let (_folder, out) = folder("lfm2/");
     let with = |precision: &str| {
-        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", precision, "--prefill", "int8"])).answer()
+        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", precision, "--prefill", "int8", "--for", "cpu"]))
+            .answer()
     };
     with("q4");
     with("q8");
@@ -191,7 +202,7 @@ fn a_graph_for_prompts_goes_with_the_graph_that_it_belongs_to() {
     assert_eq!(names(graphs(&out)), [q4[0].clone(), q4[1].clone(), q8[0].clone(), q8[1].clone()]);
 
     // Exported again without it, a companion would share bytes that are not there any more.
-    run(export_to(&fixture(TINY_CHAT), &out, &["--precision", "q4", "--max-context", "100"])).answer();
+    run(export_to(&fixture(TINY_CHAT), &out, &["--precision", "q4", "--max-context", "100", "--for", "cpu"])).answer();
     assert_eq!(names(graphs(&out)), [q4[0].clone(), q8[0].clone(), q8[1].clone()]);
     let left = files(&out);
     assert!(!left.iter().any(|name| name.starts_with("onnx/model_q4.prefill")), "{left:?}");
@@ -241,7 +252,7 @@ fn the_same_checkpoint_gives_the_same_bytes() {
 #[test]
 fn inspect_says_what_a_package_holds() {
     let (_folder, out) = folder("lfm2.onnx");
-    run(export_to(&fixture(TINY_CHAT), &out, &["--precision", "q4", "--max-context", "1000"])).answer();
+    run(export_to(&fixture(TINY_CHAT), &out, &["--precision", "q4", "--max-context", "1000", "--for", "cpu"])).answer();
     let text = run(export(&["inspect", out.to_str().unwrap()])).answer();
     for part in [
         "lfm2 q4, contrib dialect, ONNX Runtime 1.30 or newer",
@@ -482,8 +493,13 @@ fn a_removed_graph_is_forgotten() {
     }
     run(export_to(&fixture(TINY_CHAT), &out, FP32)).answer();
     let manifest = Manifest::from_json(&fs::read_to_string(out.join(MANIFEST_NAME)).unwrap()).unwrap();
-    assert_eq!(manifest.graphs.len(), 1);
-    assert!(manifest.files.iter().all(|file| out.join(&file.name).is_file()));
+    let names: Vec<_> = manifest.graphs.iter().map(|graph| graph.file.as_str()).collect();
+    // Its companions have no weights without it.
+    assert_eq!(names, ["onnx/model.onnx", "onnx/model.qnn-chunk.onnx", "onnx/model.qnn-token.onnx"]);
+    let mut listed: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
+    listed.push(MANIFEST_NAME.to_owned());
+    listed.sort();
+    assert_eq!(files(&out), listed);
 }
 
 #[test]
@@ -526,7 +542,7 @@ fn exports_into_one_folder_wait_for_nobody_and_damage_nothing() {
     }
     assert!(done > 0);
     let manifest = Manifest::from_json(&fs::read_to_string(out.join(MANIFEST_NAME)).unwrap()).unwrap();
-    assert_eq!(manifest.graphs.len(), done);
+    assert_eq!(manifest.graphs.len(), 3 * done);
     let mut listed: Vec<_> = manifest.files.iter().map(|file| file.name.clone()).collect();
     listed.push(MANIFEST_NAME.to_owned());
     listed.sort();

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use expect_test::expect_file;
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::State;
-use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Observed, Tokens};
+use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Observed, Tokens, Window};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::verify::verify;
-use lfm2_graphs::ir::{DType, Dim, Graph, Role, Scope, Value, text};
+use lfm2_graphs::ir::{Attribute, DType, Dim, Format, Graph, Role, Scope, Source, Value, text};
 use lfm2_graphs::lfm2::{Block, Config, Extras, attention, build, feed_forward, short_conv};
+use lfm2_graphs::ops;
 use lfm2_tests::models;
 
 /// A block: a name, what its config differs in, how it is written, and whether padding on the left changes it.
@@ -36,17 +37,41 @@ const CASES: &[Case] = &[
     Case { name: "feed_forward", config: |_| {}, write: feed, padded: false },
 ];
 
+/// Dialects with fixed shapes, and the same for single tokens.
+const STATIC: [&str; 3] = ["coreml", "nnapi", "qnn"];
+const TOKEN: [&str; 3] = ["coreml-token", "nnapi-token", "qnn-token"];
+
 /// The precisions that a dialect can express.
 fn precisions(dialect: &str) -> Vec<Precision> {
     let all = Precision::ALL.into_iter();
-    all.filter(|precision| dialect != "portable" || !precision.recipe().unwrap().is_quantized()).collect()
+    all.filter(|precision| match dialect {
+        "portable" => !precision.recipe().unwrap().is_quantized(),
+        "coreml" | "coreml-token" => *precision == Precision::Fp16,
+        "nnapi" | "nnapi-token" => *precision == Precision::Fp32,
+        // The packed numbers of other recipes come with scales of float32, and activations are always float16.
+        "contrib-gpu" => matches!(precision, Precision::Fp16 | Precision::Q4f16),
+        _ => true,
+    })
+    .collect()
+}
+
+/// Whether there is a golden of a block in a dialect.
+fn has_golden(case: &Case, dialect: &str) -> bool {
+    match dialect {
+        "contrib-left" => case.padded,
+        // The other blocks are those of the contrib dialect.
+        "contrib-gpu" => case.name == "attention",
+        // Static graphs return the columns of every convolution.
+        "coreml" | "nnapi" | "qnn" => case.name != "short_conv-rollback",
+        _ => true,
+    }
 }
 
 #[test]
 fn blocks() {
     for case in CASES {
-        for dialect in ["contrib", "contrib-left", "portable"] {
-            if dialect != "contrib-left" || case.padded {
+        for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
+            if has_golden(case, dialect) {
                 check(case.name, dialect, |dialect, graph| write_block(case, dialect, graph));
             }
         }
@@ -55,7 +80,7 @@ fn blocks() {
 
 #[test]
 fn whole_model() {
-    for dialect in ["contrib", "contrib-left", "portable"] {
+    for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC).chain(TOKEN) {
         check("model", dialect, |dialect, graph| {
             build(&models::config(), dialect, Extras::default(), graph).unwrap();
         });
@@ -101,11 +126,44 @@ fn rollback_adds_outputs_and_nothing_else() {
     }
 }
 
+/// The CUDA provider has no kernel for attention in float32, and says nothing when the CPU runs it. This cannot be run here: what
+/// the graphs look like is all that is tested.
+#[test]
+fn attention_on_gpus_is_float16_and_takes_its_norms() {
+    for precision in Precision::ALL {
+        let recipe = precision.recipe().unwrap();
+        let graph = Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
+            Format::Dense(_) => Format::Dense(DType::Float16),
+            format => format,
+        });
+        let contract = build(&models::config(), &*models::dialect("contrib-gpu"), Extras::default(), &graph).unwrap();
+        assert!(contract.states.iter().all(|state| state.past.dtype == DType::Float16), "{precision}");
+        let content = graph.content();
+        let attention: Vec<_> = content.nodes.iter().filter(|node| node.op == &ops::GROUP_QUERY_ATTENTION).collect();
+        assert_eq!(attention.len(), 1);
+        assert_eq!(attention[0].inputs.len(), 16);
+        for (place, name) in [(14, "q_layernorm"), (15, "k_layernorm")] {
+            assert!(content.name(attention[0].inputs[place].unwrap()).ends_with(&format!("{name}.weight")));
+        }
+        let epsilon = attention[0].attributes.iter().find(|(name, _)| *name == "qk_norm_epsilon").unwrap();
+        assert_eq!(epsilon.1, Attribute::Float(1e-5));
+        // Dense numbers are float16; float32 are the scales that the graph shares with that of the CPU, each behind a cast.
+        for (id, initializer) in content.initializers.iter().filter(|(_, it)| it.dtype == DType::Float32) {
+            assert!(matches!(initializer.source, Source::Scales { .. }), "{}", content.name(*id));
+            let users = content.nodes.iter().filter(|node| node.inputs.contains(&Some(*id)));
+            assert!(users.clone().count() > 0);
+            let taken = [&ops::CAST, &ops::GATHER_BLOCK_QUANTIZED];
+            assert!(users.clone().all(|node| taken.contains(&node.op)), "{}", content.name(*id));
+        }
+    }
+}
+
 #[test]
 fn no_golden_is_left_over() {
     let mut expected = BTreeSet::from([golden("model-observed", "contrib")]);
-    for dialect in ["contrib", "contrib-left", "portable"] {
-        let cases = CASES.iter().filter(|case| dialect != "contrib-left" || case.padded);
+    expected.extend(TOKEN.map(|dialect| golden("model", dialect)));
+    for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
+        let cases = CASES.iter().filter(|case| has_golden(case, dialect));
         expected.extend(cases.map(|case| golden(case.name, dialect)));
         expected.insert(golden("model", dialect));
     }
@@ -149,7 +207,15 @@ fn write_block(case: &Case, dialect: &dyn Dialect, graph: &Graph<'_>) {
     let mut config = models::config();
     (case.config)(&mut config);
     let root = graph.root();
-    let tokens = Tokens {
+    let tokens = match dialect.window() {
+        Some(window) => fixed_tokens(root, &config, window),
+        None => any_tokens(root),
+    };
+    (case.write)(&Block { config: &config, dialect, tokens }, root);
+}
+
+fn any_tokens(root: Scope<'_>) -> Tokens<'_> {
+    Tokens {
         given: root.input(port("input_ids", DType::Int64, vec!["batch_size".into(), "sequence_length".into()])),
         mask: root.input(port(
             "attention_mask",
@@ -157,8 +223,20 @@ fn write_block(case: &Case, dialect: &dyn Dialect, graph: &Graph<'_>) {
             vec!["batch_size".into(), "total_sequence_length".into()],
         )),
         rotary: None,
+    }
+}
+
+fn fixed_tokens<'g>(root: Scope<'g>, config: &Config, window: Window) -> Tokens<'g> {
+    let [given, total] = [window.tokens, window.past + window.tokens];
+    let input = |name: &str, shape: Vec<usize>| {
+        root.input(port(name, root.activations(), shape.into_iter().map(Dim::Fixed).collect()))
     };
-    (case.write)(&Block { config: &config, dialect, tokens }, root);
+    let matrix = |columns| window.matrix(window.tokens, columns);
+    Tokens {
+        given: input("inputs_embeds", matrix(config.hidden_size)),
+        mask: input("attention_bias", vec![1, given, total]),
+        rotary: Some(["cosines", "sines"].map(|name| input(name, vec![1, given, config.head_dim / 2]))),
+    }
 }
 
 fn embed_and_head<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
@@ -167,20 +245,22 @@ fn embed_and_head<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
     let rows = at.within("embed_tokens", |at| block.dialect.embed(at, &table, block.tokens.given));
     let head = if block.config.tied { table } else { at.within("lm_head", |at| at.weight(Role::Head, &shape)) };
     let logits = at.within("lm_head", |at| block.dialect.linear(at, rows, &head, None));
-    output(at, "rows", rows, block.config.hidden_size);
-    output(at, "logits", logits, block.config.vocab_size);
+    if block.dialect.window().is_none() {
+        output(block, at, "rows", rows, block.config.hidden_size);
+    }
+    output(block, at, "logits", logits, block.config.vocab_size);
 }
 
 fn norm<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
-    let [stream, update] = ["stream", "update"].map(|name| input(at, name, block.config.hidden_size));
+    let [stream, update] = ["stream", "update"].map(|name| input(block, at, name, block.config.hidden_size));
     let epsilon = block.config.norm_epsilon;
     let weight = |name| at.within(name, |at| at.weight(Role::Vector, &[block.config.hidden_size]));
     let [first, second] = ["first_norm", "second_norm"].map(weight);
     let normed = at.within("first_norm", |at| block.dialect.norm(at, stream, &first, epsilon));
     let op = AddNorm { stream: normed, update, scale: &second, epsilon };
     let (sum, normed) = at.within("second_norm", |at| block.dialect.add_norm(at, op));
-    output(at, "sum", sum, block.config.hidden_size);
-    output(at, "normed", normed, block.config.hidden_size);
+    output(block, at, "sum", sum, block.config.hidden_size);
+    output(block, at, "normed", normed, block.config.hidden_size);
 }
 
 fn convolution<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
@@ -190,46 +270,68 @@ fn convolution<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
 /// As in graphs that can be rolled back.
 fn convolution_with_columns<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
     let convolved = convolve(block, at);
-    output(at, "conv_columns", convolved.columns, block.config.hidden_size);
+    output(block, at, "conv_columns", convolved.columns, block.config.hidden_size);
 }
 
 fn convolve<'g>(block: &Block<'g, '_>, at: Scope<'g>) -> Convolved<'g> {
     let hidden = block.config.hidden_size;
-    let state = vec!["batch_size".into(), hidden.into(), (block.config.conv_width - 1).into()];
-    let past = at.input(port("past_conv", at.activations(), state.clone()));
-    let convolved = at.within("conv", |at| short_conv(block, at, input(at, "x", hidden), past));
-    output(at, "y", convolved.y, hidden);
-    at.output(convolved.present, port("present_conv", at.activations(), state));
+    let columns = block.config.conv_width - 1;
+    let (state, present) = match block.dialect.window() {
+        None => {
+            let state = vec!["batch_size".into(), hidden.into(), columns.into()];
+            (state.clone(), state)
+        }
+        Some(window) => {
+            let shape = |columns| window.matrix(columns, hidden).into_iter().map(Dim::Fixed).collect();
+            (shape(columns), shape(window.tokens))
+        }
+    };
+    let past = at.input(port("past_conv", at.activations(), state));
+    let convolved = at.within("conv", |at| short_conv(block, at, input(block, at, "x", hidden), past));
+    output(block, at, "y", convolved.y, hidden);
+    at.output(convolved.present, port("present_conv", at.activations(), present));
     convolved
 }
 
 fn attend<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
     let Config { hidden_size, kv_heads, head_dim, .. } = *block.config;
     let cache = |name: &str, length: &str| {
-        port(name, at.activations(), vec!["batch_size".into(), kv_heads.into(), length.into(), head_dim.into()])
+        let shape = match block.dialect.window() {
+            None => vec!["batch_size".into(), kv_heads.into(), length.into(), head_dim.into()],
+            Some(window) => {
+                let rows = if length.starts_with("past") { window.past } else { window.tokens };
+                let is_key = name.ends_with("key");
+                let [rows, columns] = if is_key { [head_dim, rows] } else { [rows, head_dim] };
+                [kv_heads, rows, columns].map(Dim::Fixed).into()
+            }
+        };
+        port(name, at.activations(), shape)
     };
     let past = ["past_key", "past_value"].map(|name| at.input(cache(name, "past_sequence_length")));
-    let (y, present) = at.within("self_attn", |at| attention(block, at, input(at, "x", hidden_size), past));
-    output(at, "y", y, hidden_size);
+    let (y, present) = at.within("self_attn", |at| attention(block, at, input(block, at, "x", hidden_size), past));
+    output(block, at, "y", y, hidden_size);
     at.output(present[0], cache("present_key", "total_sequence_length"));
     at.output(present[1], cache("present_value", "total_sequence_length"));
 }
 
 fn feed<'g>(block: &Block<'g, '_>, at: Scope<'g>) {
     let hidden = block.config.hidden_size;
-    let y = at.within("feed_forward", |at| feed_forward(block, at, input(at, "x", hidden)));
-    output(at, "y", y, hidden);
+    let y = at.within("feed_forward", |at| feed_forward(block, at, input(block, at, "x", hidden)));
+    output(block, at, "y", y, hidden);
 }
 
-fn input<'g>(at: Scope<'g>, name: &str, width: usize) -> Value<'g> {
-    at.input(port(name, at.activations(), rows(width)))
+fn input<'g>(block: &Block<'g, '_>, at: Scope<'g>, name: &str, width: usize) -> Value<'g> {
+    at.input(port(name, at.activations(), rows(block, width)))
 }
 
-fn output<'g>(at: Scope<'g>, name: &str, value: Value<'g>, width: usize) {
-    at.output(value, port(name, at.activations(), rows(width)));
+fn output<'g>(block: &Block<'g, '_>, at: Scope<'g>, name: &str, value: Value<'g>, width: usize) {
+    at.output(value, port(name, at.activations(), rows(block, width)));
 }
 
 /// `width` values for each token.
-fn rows(width: usize) -> Vec<Dim> {
-    vec!["batch_size".into(), "sequence_length".into(), width.into()]
+fn rows(block: &Block<'_, '_>, width: usize) -> Vec<Dim> {
+    match block.dialect.window() {
+        None => vec!["batch_size".into(), "sequence_length".into(), width.into()],
+        Some(window) => window.matrix(window.tokens, width).into_iter().map(Dim::Fixed).collect(),
+    }
 }

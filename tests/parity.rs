@@ -4,6 +4,7 @@ use lfm2_export::package::DialectName;
 use lfm2_export::package::Options;
 use lfm2_export::recipe::{Precision, Recipe};
 use lfm2_graphs::contract::Padding;
+use lfm2_host::decoder::Decoder;
 use lfm2_tests::compare::{Agreement, agreement, error};
 use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, needs_portable, portable, with_recipe};
 use lfm2_tests::reference::Reference;

@@ -72,7 +72,7 @@ def prepare(arguments, work, record):
 
 
 def graph_bytes(model):
-    return sum(file.stat().st_size for file in model.parent.glob(model.name + "*"))
+    return sum(file.stat().st_size for file in model.parent.glob("*.onnx*"))
 
 
 def worker(command):

@@ -70,6 +70,19 @@ impl Layout {
         })
     }
 
+    /// As [`Layout::companion`], for a graph all of whose weights `other` has too. None if it has more.
+    pub fn part_of(content: &Content, other: &Content, layout: &Layout) -> Option<Self> {
+        let span = |initializer: &Initializer| {
+            let mut theirs = layout.spans.iter().zip(&other.initializers);
+            if is_inline(initializer) {
+                return Some(None);
+            }
+            theirs.find(|(span, (_, it))| span.is_some() && same_bytes(it, initializer)).map(|(span, _)| *span)
+        };
+        let spans = content.initializers.iter().map(|(_, initializer)| span(initializer)).collect::<Option<_>>()?;
+        Some(Self { spans, length: layout.length })
+    }
+
     fn beside(content: &Content, shared: impl Fn(&Initializer) -> Option<Span>) -> Self {
         let mut placed: Vec<(&Initializer, Span)> = Vec::new();
         // Places in `placed` by weight: only sources of one weight can be equal, or those of none.

@@ -1,6 +1,7 @@
 //! Turns an LFM2 checkpoint into an ONNX package.
 
 pub mod bind;
+pub mod check;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,6 @@
 //! Number formats that graphs and hosts must agree on to the bit: rotary tables and packed rows.
 
-use crate::ir::{Blocks, RopePart};
+pub use crate::ir::{Blocks, RopePart};
 
 /// Cosines or sines of positions `start..start + rows`, row after row, `head_dim / 2` values each.
 ///

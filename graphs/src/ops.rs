@@ -73,7 +73,7 @@ ops! {
     SIMPLIFIED_LAYER_NORMALIZATION = "", "SimplifiedLayerNormalization", 2, 2, 1;
     CAUSAL_CONV_WITH_STATE = CONTRIB, "CausalConvWithState", 2, 4, 2;
     GATHER_BLOCK_QUANTIZED = CONTRIB, "GatherBlockQuantized", 3, 4, 1;
-    GROUP_QUERY_ATTENTION = CONTRIB, "GroupQueryAttention", 7, 14, 3;
+    GROUP_QUERY_ATTENTION = CONTRIB, "GroupQueryAttention", 7, 16, 3;
     MATMUL_INTEGER_TO_FLOAT = CONTRIB, "MatMulIntegerToFloat", 4, 7, 1;
     MATMUL_NBITS = CONTRIB, "MatMulNBits", 3, 6, 1;
     SKIP_SIMPLIFIED_LAYER_NORMALIZATION = CONTRIB, "SkipSimplifiedLayerNormalization", 3, 4, 4;

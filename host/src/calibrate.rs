@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lfm2_graphs::contract::{CALIBRATION_VERSION, Calibration, StateKind};
 
 use crate::cancel::Cancel;
-use crate::decoder::{Decoder, DecoderError, OrtDecoder, StateValues};
+use crate::decoder::{Decoder, DecoderError, OrtDecoder};
 use crate::documents::Window;
 
 /// Runs every window from an empty state through a graph for calibration, and returns the mean of the squares of what each
@@ -29,7 +29,7 @@ pub fn calibrate(
     }
     let mut sums: Vec<Vec<f64>> = vec![Vec::new(); statistics.len()];
     let mut caches = BTreeMap::<String, Vec<f32>>::new();
-    let grows = |name: &str| contract.states.iter().any(|it| it.kind != StateKind::Conv && it.present.name == name);
+    let kind = |name: &str| contract.states.iter().find(|it| it.present.name == name).map(|it| it.kind);
     let mut tokens = 0;
     for window in windows {
         if cancel.is_cancelled() {
@@ -41,8 +41,9 @@ pub fn calibrate(
             sums.resize(values.len(), 0.0);
             sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
         })?;
-        for state in decoder.states()?.into_iter().filter(|(name, ..)| grows(name)) {
-            let (name, channels) = largest_by_channel(&state);
+        for (name, shape, values) in decoder.states()? {
+            let Some(kind) = kind(&name).filter(|kind| kind.grows()) else { continue };
+            let channels = largest_by_channel(kind, &shape, &values);
             let known = caches.entry(name).or_insert_with(|| vec![0.0; channels.len()]);
             known.iter_mut().zip(channels).for_each(|(known, value)| *known = maximum(*known, value));
         }
@@ -67,18 +68,23 @@ pub fn calibrate(
     Ok(Calibration { version: CALIBRATION_VERSION, model, tokens, weights, states: caches })
 }
 
-/// Name of a cache, and the largest magnitude of each channel over its rows: `[1, kv_heads, rows, head_dim]` becomes
-/// `[kv_heads * head_dim]`.
-fn largest_by_channel((name, shape, values): &StateValues) -> (String, Vec<f32>) {
+/// The largest magnitude that each channel of a cache can have, over its rows: `[1, kv_heads, rows, head_dim]` becomes
+/// `[kv_heads * head_dim]`. Keys are rotated in pairs (i, i + head_dim / 2), whose length no position changes.
+fn largest_by_channel(kind: StateKind, shape: &[usize], values: &[f32]) -> Vec<f32> {
     let (rows, width) = (shape[2], shape[3]);
+    let magnitude = |row: &[f32], channel: usize| match kind {
+        StateKind::Key => row[channel].hypot(row[(channel + width / 2) % width]),
+        StateKind::Value | StateKind::Conv => row[channel].abs(),
+    };
     let heads = values.chunks_exact((rows * width).max(1));
     let channels = heads.flat_map(|head| {
         head.chunks_exact(width).fold(vec![0.0_f32; width], |mut largest, row| {
-            largest.iter_mut().zip(row).for_each(|(known, value)| *known = maximum(*known, value.abs()));
+            let each = largest.iter_mut().enumerate();
+            each.for_each(|(channel, known)| *known = maximum(*known, magnitude(row, channel)));
             largest
         })
     });
-    (name.clone(), channels.collect())
+    channels.collect()
 }
 
 /// The larger one, or what is not a number.
@@ -113,10 +119,13 @@ mod tests {
 
     #[test]
     fn the_largest_magnitude_is_taken_over_rows() {
-        // Two heads of two rows of three channels.
-        let values = vec![1.0, -2.0, 0.0, -3.0, 1.0, 0.5, 0.0, 0.0, 9.0, 0.0, 4.0, -8.0];
-        let (name, channels) = largest_by_channel(&("present".to_owned(), vec![1, 2, 2, 3], values));
-        assert_eq!((name.as_str(), channels), ("present", vec![3.0, 2.0, 0.5, 0.0, 4.0, 9.0]));
+        // Two heads of two rows of four channels.
+        let values = [1.0, -2.0, 0.0, 7.0, -3.0, 1.0, 0.5, 0.0, 0.0, 0.0, 9.0, 1.0, 0.0, 4.0, -8.0, 2.0];
+        let channels = largest_by_channel(StateKind::Value, &[1, 2, 2, 4], &values);
+        assert_eq!(channels, [3.0, 2.0, 0.5, 7.0, 0.0, 4.0, 9.0, 2.0]);
+        // Of keys, the first channel turns with the third one, and the second with the fourth.
+        let keys = largest_by_channel(StateKind::Key, &[1, 1, 2, 4], &[3.0, 0.0, -4.0, 1.0, 0.0, -5.0, 1.0, 12.0]);
+        assert_eq!(keys, [5.0, 13.0, 5.0, 13.0]);
         assert!(maximum(1.0, f32::NAN).is_nan() && maximum(f32::NAN, 1.0).is_nan());
     }
 }

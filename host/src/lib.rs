@@ -42,6 +42,7 @@ pub mod cancel;
 pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod compiled;
 pub mod decoder;
 pub mod documents;
 pub mod engine;

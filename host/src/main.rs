@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lfm2_host::platform::prefer_huge_pages();
     lfm2_host::cli::main(std::env::args_os())
 }

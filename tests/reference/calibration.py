@@ -10,7 +10,8 @@ tests/fixtures/tiny-chat/calibration.jsonl, and the random checkpoint `untied` o
 | `input_ids` | int64 [T] | all tokens, document after document |
 | `lengths` | int64 [D] | number of tokens of each document |
 | NAME of a weight | float32 [inputs] | mean of the squares of what each of its columns is multiplied with |
-| `present.I.key`, `.value` | float32 [kv_heads * head_dim] | largest magnitude of each channel of rotated keys, and of values |
+| `present.I.key` | float32 [kv_heads * head_dim] | largest length of the pair of channels that is rotated together |
+| `present.I.value` | float32 [kv_heads * head_dim] | largest magnitude of each channel |
 
 The head's entry has the name of the token table if the model ties the two.
 """
@@ -46,7 +47,10 @@ def statistics(model, documents: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         for name, state in states(model, cache).items():
             if name.startswith("past_key_values"):
                 # [kv_heads, tokens, head_dim]
-                magnitude = state.abs().amax(1).flatten()
+                half = state.shape[-1] // 2
+                partner = torch.cat([state[..., half:], state[..., :half]], -1)
+                length = torch.hypot(state, partner) if name.endswith("key") else state.abs()
+                magnitude = length.amax(1).flatten()
                 name = name.replace("past_key_values", "present")
                 largest[name] = torch.maximum(largest.get(name, magnitude), magnitude)
     tokens = sum(len(ids) for ids in documents)

@@ -68,12 +68,39 @@ impl Tensor {
 /// # Panics
 /// With what ONNX Runtime says if it refuses the graph or the inputs.
 pub fn run(content: &Content, weights: Weights, feeds: &BTreeMap<&str, Tensor>) -> BTreeMap<String, ArrayD<f32>> {
-    let model = encode(content, "{}", weights.data(content));
-    let session = builder().and_then(|mut builder| builder.commit_from_memory(&model));
-    let mut session = session.unwrap_or_else(|error| panic!("the graph is refused: {error}"));
-    let inputs: Vec<_> = content.inputs.iter().map(|(_, port)| port).collect();
-    let outputs: Vec<_> = content.outputs.iter().map(|(_, port)| port).collect();
-    run_session(&mut session, &inputs, &outputs, feeds)
+    Loaded::new(content, weights).run(feeds)
+}
+
+/// A graph that is run as it is, several times.
+#[derive(Debug)]
+pub struct Loaded {
+    session: Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl Loaded {
+    /// Loads a graph on the CPU with one thread.
+    ///
+    /// # Panics
+    /// With what ONNX Runtime says if it refuses the graph.
+    pub fn new(content: &Content, weights: Weights) -> Self {
+        let model = encode(content, "{}", weights.data(content));
+        let session = builder().and_then(|mut builder| builder.commit_from_memory(&model));
+        let session = session.unwrap_or_else(|error| panic!("the graph is refused: {error}"));
+        let [inputs, outputs] =
+            [&content.inputs, &content.outputs].map(|ports| ports.iter().map(|(_, port)| port.clone()).collect());
+        Self { session, inputs, outputs }
+    }
+
+    /// Runs it, and returns its outputs by name.
+    ///
+    /// # Panics
+    /// With what ONNX Runtime says if it refuses the inputs.
+    pub fn run(&mut self, feeds: &BTreeMap<&str, Tensor>) -> BTreeMap<String, ArrayD<f32>> {
+        let [inputs, outputs] = [&self.inputs, &self.outputs].map(|ports| ports.iter().collect::<Vec<_>>());
+        run_session(&mut self.session, &inputs, &outputs, feeds)
+    }
 }
 
 /// A package run as it is, with batches of any size.

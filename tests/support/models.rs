@@ -2,7 +2,7 @@
 
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::Padding;
-use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
+use lfm2_graphs::dialect::{Contrib, ContribGpu, Dialect, Fixed, FixedFor, Portable};
 use lfm2_graphs::ir::Graph;
 use lfm2_graphs::lfm2::{Config, Mixer};
 
@@ -26,7 +26,8 @@ pub fn config() -> Config {
     }
 }
 
-/// The dialect as it is named in goldens: `contrib`, `contrib-left` or `portable`.
+/// The dialect as it is named in goldens: `contrib`, `contrib-left`, `contrib-gpu`, `portable`, or a static one, which is for chunks of 4 tokens
+/// behind 8, or with `-token` for single ones.
 ///
 /// # Panics
 /// If there is no such dialect.
@@ -34,7 +35,14 @@ pub fn dialect(name: &str) -> Box<dyn Dialect> {
     match name {
         "contrib" => Box::new(Contrib { padding: Padding::None }),
         "contrib-left" => Box::new(Contrib { padding: Padding::Left }),
+        "contrib-gpu" => Box::new(ContribGpu::new(Padding::None)),
         "portable" => Box::new(Portable),
+        "coreml" => Box::new(Fixed::new(FixedFor::Coreml, 4, 8, false)),
+        "nnapi" => Box::new(Fixed::new(FixedFor::Nnapi, 4, 8, false)),
+        "qnn" => Box::new(Fixed::new(FixedFor::Qnn, 4, 8, false)),
+        "coreml-token" => Box::new(Fixed::new(FixedFor::Coreml, 1, 8, true)),
+        "nnapi-token" => Box::new(Fixed::new(FixedFor::Nnapi, 1, 8, true)),
+        "qnn-token" => Box::new(Fixed::new(FixedFor::Qnn, 1, 8, true)),
         _ => panic!("there is no dialect {name}"),
     }
 }

@@ -4,12 +4,12 @@ use std::borrow::Borrow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lfm2_export::package::{Caches, DialectName, Options, Output, Prefill, export};
+use lfm2_export::package::{Caches, DialectName, Options, Output, Prefill, Targets, export};
 use lfm2_export::recipe::{Precision, Recipe};
-use lfm2_graphs::contract::{Padding, Purpose};
-use lfm2_host::decoder::{Companion, OrtDecoder};
+use lfm2_graphs::contract::{Padding, Purpose, Target};
+use lfm2_host::decoder::{Companion, FixedDecoder, OrtDecoder};
 use lfm2_host::package::{Package, Prefill as Wanted};
-use lfm2_host::provider::{self, SessionOptions};
+use lfm2_host::provider::{self, Provider, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::session::Session;
 use tempfile::TempDir;
@@ -84,11 +84,36 @@ impl Exported {
     /// A decoder on the CPU whose runs of at least `from` tokens go through the companion, which must be there.
     pub fn decoder_with_companion(&self, from: usize) -> OrtDecoder {
         let mut decoder = self.decoder();
-        let package = Package::open(&self.graph).unwrap().prefill(Wanted::Auto).unwrap().expect("there is a companion");
+        let package = Package::open(&self.graph).unwrap().prefill(Wanted::Int8).unwrap().expect("there is a companion");
         let load =
             move || Session::new(Runtime::load(None).unwrap(), &package, provider::named("cpu").unwrap(), &THREAD);
         decoder.set_companion(Companion::when_needed(load).always_from(from));
         decoder
+    }
+
+    /// A decoder on the CPU whose runs of at least `from` tokens go through a second session of the same graph: what the two hand to
+    /// each other is then all that can differ.
+    pub fn decoder_with_twin(&self, from: usize) -> OrtDecoder {
+        let mut decoder = self.decoder();
+        let package = Package::open(&self.graph).unwrap();
+        let load =
+            move || Session::new(Runtime::load(None).unwrap(), &package, provider::named("cpu").unwrap(), &THREAD);
+        decoder.set_companion(Companion::when_needed(load).always_from(from));
+        decoder
+    }
+
+    /// A decoder over the package's static graphs for `target` on `provider`, which may be another one than they are for.
+    pub fn static_decoder(
+        &self,
+        target: Target,
+        provider: &'static dyn Provider,
+        options: &SessionOptions,
+    ) -> FixedDecoder {
+        let runtime = Runtime::load(None).unwrap();
+        let pair = Package::open(&self.graph).unwrap().pair(target).unwrap_or_else(|error| panic!("{error}"));
+        let load =
+            |package| Session::new(runtime, package, provider, options).unwrap_or_else(|error| panic!("{error}"));
+        FixedDecoder::new(load(&pair.chunk), load(&pair.token), &self.package(), None).unwrap()
     }
 
     /// A session on the CPU.
@@ -115,6 +140,7 @@ pub fn with_recipe(recipe: Recipe, dialect: DialectName, padding: Padding) -> Op
         purpose: Purpose::General,
         prefill: Prefill::Same,
         caches: Caches::Activations,
+        targets: Targets::cpu(),
         calibration: None,
         threads: None,
     }
@@ -128,6 +154,13 @@ pub fn contrib(precision: Precision) -> Options {
 /// The contrib dialect with a companion for prompts.
 pub fn with_prefill(precision: Precision) -> Options {
     Options { prefill: Prefill::Int8, ..contrib(precision) }
+}
+
+/// The contrib dialect with static graphs for `targets` beside it: chunks of `chunk` tokens, and `context` tokens at most.
+pub fn with_static(precision: Precision, targets: &[Target], chunk: usize, context: usize) -> Options {
+    let (chunk, static_context) = (Some(chunk), Some(context));
+    let targets = Targets { chunk, static_context, ..Targets::asked(targets.iter().copied()) };
+    Options { targets, ..contrib(precision) }
 }
 
 /// The portable dialect.

@@ -37,6 +37,12 @@ impl Weights {
         content.initializers.iter().map(|(_, initializer)| Data::Inline(self.bytes(initializer))).collect()
     }
 
+    /// The rows of the token table that graphs with these weights stand for, one behind the other.
+    pub fn table(self, rows: usize, columns: usize) -> Vec<f32> {
+        let (name, role, shape) = ("model.embed_tokens.weight".to_owned(), Role::Table, vec![rows, columns]);
+        self.represented(&Weight { name, shape, role, format: self.format(role) })
+    }
+
     fn format(self, role: Role) -> Format {
         match (role, self.blocks) {
             (Role::Matrix, _) if self.channels => Format::Channels,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lfm2_graphs::contract::{Padding, Purpose};
+use lfm2_graphs::contract::{Padding, Target};
 
 use crate::package::{Caches, DialectName, Prefill};
 use crate::recipe::Precision;
@@ -15,6 +15,8 @@ Examples:
   lfm2-export LiquidAI/LFM2-350M --out lfm2/ --precision q4-mixed
   lfm2-export ./my-fine-tune --out my.onnx --precision q8
   lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --precision q4 --rollback
+  lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --for cpu,coreml
+      Also graphs of fixed shapes for Core ML. Without --for, there are such graphs for Qualcomm's NPUs (qnn).
   lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
       A graph for `lfm2-host calibrate`, which measures what quantization should spare.
   lfm2-export --out lfm2.onnx --precision q4 --prefill int8    long prompts faster, for a larger package
@@ -22,9 +24,11 @@ Examples:
   lfm2-export ./my-fine-tune --out my.onnx --recipe mine.toml
   lfm2-export inspect lfm2.onnx
   lfm2-export diff old.onnx new.onnx
+  lfm2-export check lfm2.onnx --ep qnn
 
 Exit status:
-  0 done, 1 failed, 2 the arguments are wrong, 130 after Ctrl-C. `diff`: 0 the same, 1 different, 2 failed.";
+  0 done, 1 failed, 2 the arguments are wrong, 130 after Ctrl-C. `diff`: 0 the same, 1 different, 2 failed.
+  `check`: 0 one partition each, 1 more, or failed.";
 
 /// Turns LFM2 checkpoints into ONNX packages, with the states of convolutions and attention as inputs and outputs.
 #[derive(Debug, Parser)]
@@ -46,6 +50,8 @@ pub(super) enum Command {
     Inspect(InspectArguments),
     /// Shows what differs in the structure of two packages.
     Diff(DiffArguments),
+    /// Says whether a provider takes the graphs of a package as a whole, by its rules.
+    Check(CheckArguments),
     /// Lists the recipes that `--precision` names, or prints one as a file to change.
     Recipes(RecipesArguments),
 }
@@ -58,9 +64,19 @@ pub(super) struct ExportArguments {
     /// Where the package goes: `x.onnx` puts everything beside that file, `folder/` makes the layout of the hub.
     #[arg(long, value_name = "PATH", required = true)]
     pub(super) out: Option<PathBuf>,
-    /// Writes a graph for something else than running the model: calibrate takes statistics for quantization, in fp32.
-    #[arg(long = "for", value_enum, value_name = "PURPOSE")]
-    pub(super) purpose: Option<PurposeArgument>,
+    /// What the package is for: providers, separated by commas, of which each gets graphs of its own beside the general graph; or
+    /// calibrate alone, a graph that takes statistics for quantization, in fp32 [default: cpu,qnn]
+    #[arg(long = "for", value_enum, value_name = "LIST", value_delimiter = ',')]
+    pub(super) purpose: Vec<PurposeArgument>,
+    /// Tokens of a prompt that NPUs take at once [default: 128, or the context if that is shorter]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) chunk: Option<usize>,
+    /// Writes graphs also if the provider would not take them as a whole, and says what it would leave out.
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Longest conversation on NPUs, whose graphs have fixed sizes [default: 1024, or the model's limit if that is less]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) static_context: Option<usize>,
     /// Number formats: q4, q4-mixed, q4f16, q8, fp16 or fp32; `lfm2-export recipes` says what each is.
     #[arg(long, default_value_t, default_value_if("purpose", "calibrate", "fp32"))]
     pub(super) precision: Precision,
@@ -147,10 +163,67 @@ pub(super) struct DiffArguments {
     pub(super) json: bool,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct CheckArguments {
+    /// An ONNX file, or the folder of a package.
+    pub(super) package: PathBuf,
+    /// The provider whose rules the graphs are to keep.
+    #[arg(long, value_enum, value_name = "PROVIDER")]
+    pub(super) ep: ProviderArgument,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The providers with rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProviderArgument {
+    /// Apple's Core ML.
+    Coreml,
+    /// Android's NNAPI.
+    Nnapi,
+    /// Qualcomm's NPUs.
+    Qnn,
+}
+
+impl From<ProviderArgument> for Target {
+    fn from(argument: ProviderArgument) -> Self {
+        match argument {
+            ProviderArgument::Coreml => Self::Coreml,
+            ProviderArgument::Nnapi => Self::Nnapi,
+            ProviderArgument::Qnn => Self::Qnn,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum PurposeArgument {
+    /// The processor: the general graph, which is always written.
+    Cpu,
+    /// Qualcomm's NPUs: fixed shapes, the weights of the general graph.
+    Qnn,
+    /// Apple's Core ML: fixed shapes, weights and activations in float16.
+    Coreml,
+    /// Android's NNAPI: fixed shapes, weights and activations in float32.
+    Nnapi,
+    /// NVIDIA's GPUs: the weights of the general graph in blocks, all else in float16.
+    Cuda,
     /// For `lfm2-host calibrate`, which writes what `--calibration` reads.
     Calibrate,
+}
+
+impl PurposeArgument {
+    /// The provider, if it is one.
+    pub(super) fn target(self) -> Option<Target> {
+        match self {
+            Self::Cpu => Some(Target::Cpu),
+            Self::Qnn => Some(Target::Qnn),
+            Self::Coreml => Some(Target::Coreml),
+            Self::Nnapi => Some(Target::Nnapi),
+            Self::Cuda => Some(Target::Cuda),
+            Self::Calibrate => None,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -186,14 +259,6 @@ pub(super) enum PaddingArgument {
     None,
     /// Prompts of different lengths, padded on the left.
     Left,
-}
-
-impl From<PurposeArgument> for Purpose {
-    fn from(argument: PurposeArgument) -> Self {
-        match argument {
-            PurposeArgument::Calibrate => Self::Calibrate,
-        }
-    }
 }
 
 impl From<DialectArgument> for DialectName {

@@ -1,5 +1,6 @@
 //! `lfm2-export [MODEL] --out PATH`.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use lfm2_graphs::contract::Purpose;
+
 use super::args::{ExportArguments, PurposeArgument};
 use super::{Outcome, UsageError};
 use crate::hub::{Hub, HubError};
-use crate::package::{self, ExportError, Options, Output};
+use crate::package::{self, ExportError, Options, Output, Targets};
 use crate::recipe::Recipe;
 use crate::write::WriteError;
 
@@ -19,9 +22,10 @@ use crate::write::WriteError;
 pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let out = arguments.out.as_deref().context("--out is missing")?;
     let recipe = recipe(arguments)?;
-    let output = match arguments.purpose {
-        None => Output::new(out, &recipe),
-        Some(PurposeArgument::Calibrate) => Output::for_calibration(out),
+    let (purpose, targets) = purpose(arguments)?;
+    let output = match purpose {
+        Purpose::Calibrate => Output::for_calibration(out),
+        _ => Output::new(out, &recipe),
     };
     let output = output.map_err(|error| UsageError(error.to_string()))?;
     if arguments.max_context == Some(0) {
@@ -34,9 +38,10 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         padding: arguments.padding.into(),
         max_context: arguments.max_context,
         rollback: arguments.rollback,
-        purpose: arguments.purpose.map(Into::into).unwrap_or_default(),
+        purpose,
         prefill: arguments.prefill.map(Into::into).unwrap_or_default(),
         caches: arguments.kv.map(Into::into).unwrap_or_default(),
+        targets,
         threads: None,
     };
     // What can be refused without the checkpoint is refused before it is downloaded.
@@ -64,6 +69,22 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         return super::print(&(serde_json::to_string_pretty(&summary)? + "\n"));
     }
     super::print(&format!("{}\n", summary.graph.display()))
+}
+
+/// What `--for` names.
+fn purpose(arguments: &ExportArguments) -> Result<(Purpose, Targets), UsageError> {
+    let ExportArguments { purpose, chunk, static_context, force, .. } = arguments;
+    let asked: BTreeSet<_> = purpose.iter().filter_map(|it| it.target()).collect();
+    let sizes = |targets| Targets { chunk: *chunk, static_context: *static_context, force: *force, ..targets };
+    if !purpose.contains(&PurposeArgument::Calibrate) {
+        let targets = if asked.is_empty() { Targets::default() } else { Targets::asked(asked) };
+        return Ok((Purpose::General, sizes(targets)));
+    }
+    if asked.is_empty() {
+        return Ok((Purpose::Calibrate, sizes(Targets::cpu())));
+    }
+    let problem = "--for calibrate stands alone: its graph is not for running the model; export the others without it";
+    Err(UsageError(problem.to_owned()))
 }
 
 /// The recipe that `--recipe` or `--precision` names.

@@ -23,7 +23,7 @@ use args::{Arguments, Command};
 enum Outcome {
     /// Done.
     Done,
-    /// `diff` found differences.
+    /// `diff` found differences, or `check` nodes that the provider does not take.
     Different,
     /// Ctrl-C, after tidying up.
     Interrupted,
@@ -40,6 +40,7 @@ pub fn run() -> ExitCode {
     let (outcome, failure) = match arguments.command {
         Some(Command::Inspect(inspect)) => (reports::inspect(&inspect), 1),
         Some(Command::Diff(diff)) => (reports::diff(&diff), 2),
+        Some(Command::Check(check)) => (reports::check(&check), 1),
         Some(Command::Recipes(names)) => (recipes::recipes(&names), 1),
         None => (export::export(&arguments.export), 1),
     };

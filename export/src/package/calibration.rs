@@ -81,7 +81,7 @@ impl Calibrated {
     /// The scales of every cache of the graph that `contract` describes, by the name of the output that returns it: the largest
     /// magnitude with some head room becomes the largest number.
     ///
-    /// Keys could be bounded by the weights of their norm, but by far more than they ever reach.
+    /// Keys could also be bounded by the weights of their norm, but by far more than they ever reach.
     pub(super) fn cache_scales(&self, contract: &Contract) -> Result<BTreeMap<String, Vec<f32>>, CalibrationError> {
         let mut problems = Problems::default();
         let mut scales = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, ManifestFile};
+use lfm2_graphs::contract::{MANIFEST_NAME, Manifest, ManifestFile, ManifestGraph, is_companion_name};
 
 use super::Output;
 
@@ -34,7 +34,9 @@ impl Existing {
 
     /// Graphs of two checkpoints cannot share tokenizer and settings, even if their configs are equal.
     pub(super) fn refuse_other(&self, model: &str, graph: &str) -> Result<(), ExistingError> {
-        let others: Vec<_> = self.manifest.graphs.iter().map(|it| it.file.clone()).filter(|it| it != graph).collect();
+        // Companions go with the graph that they belong to.
+        let is_other = |it: &&ManifestGraph| it.file != graph && !is_companion_name(&it.file);
+        let others: Vec<_> = self.manifest.graphs.iter().filter(is_other).map(|it| it.file.clone()).collect();
         if others.is_empty() || self.manifest.model == model {
             return Ok(());
         }

@@ -6,17 +6,19 @@ mod fingerprint;
 mod options;
 mod output;
 mod part;
+mod targets;
 
 pub use calibration::CalibrationError;
 pub use existing::ExistingError;
 pub use options::{Caches, DialectName, Options, OptionsError, Prefill};
 pub use output::{Output, OutputError};
+pub use targets::{CHUNK, STATIC_CONTEXT, Targets};
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{ContractError, MANIFEST_NAME, ManifestFile};
+use lfm2_graphs::contract::{ContractError, MANIFEST_NAME, ManifestFile, Target};
 use lfm2_graphs::dialect::Dialect;
 use lfm2_graphs::ir::{Content, Graph};
 use lfm2_graphs::lfm2::{BuildError, Config, build};
@@ -25,7 +27,9 @@ use self::calibration::Calibrated;
 use self::existing::{Existing, refuse_own_folder};
 use self::fingerprint::fingerprint;
 use self::part::Part;
+use self::targets::TargetParts;
 use crate::bind::{BindError, bind};
+use crate::check::Checked;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
 use crate::proto::{Data, encode};
@@ -61,7 +65,6 @@ pub fn export(
         Prefill::Same => None,
         Prefill::Int8 => Some(Part::prefill(options, &config, &*dialect, &caches, output, &general)?),
     };
-    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).collect();
     let importance = {
         let content = general.graph.content();
         let weights = || content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
@@ -71,9 +74,18 @@ pub fn export(
             None => BTreeMap::new(),
         }
     };
+    for part in [&general].into_iter().chain(&prefill) {
+        // The graphs of other providers are made of the same weights, or of some of them.
+        bind(&part.graph.content(), &checkpoint)?;
+    }
+    let (others, notes) = targets::build(options, &config, output, &general)?;
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    let of_targets = others.iter().flat_map(|it| &it.parts);
+    let parts: Vec<&Part<'_>> = [&general].into_iter().chain(&prefill).chain(of_targets).collect();
     for part in &parts {
         let content = part.graph.content();
-        bind(&content, &checkpoint)?;
         tracing::info!(
             nodes = content.nodes.len(),
             initializers = content.initializers.len(),
@@ -94,14 +106,16 @@ pub fn export(
         graph: output.graph_name(),
     })?;
     let mut names: Vec<String> = sidecars.iter().map(|sidecar| sidecar.name.clone()).collect();
-    names.extend(parts.iter().flat_map(|part| [output.relative(&part.data), part.name.clone()]));
+    let data = parts.iter().filter(|part| part.writes_data).map(|part| output.relative(&part.data));
+    names.extend(data.chain(parts.iter().map(|part| part.name.clone())));
     package.refuse_foreign(names.iter().map(String::as_str))?;
 
     let mut files = Vec::new();
     let producer = Producer::new(&checkpoint, recipe, &importance);
-    let total = parts.iter().map(|part| part.layout.length).sum();
+    let with_data: Vec<_> = parts.iter().filter(|part| part.writes_data).collect();
+    let total = with_data.iter().map(|part| part.layout.length).sum();
     let mut before = 0;
-    for part in &parts {
+    for part in with_data {
         let mut progress = |done: u64, _: u64| progress(before + done, total);
         let name = output.relative(&part.data);
         let mut file = staging.create(&output.folder().join(&name))?;
@@ -124,10 +138,11 @@ pub fn export(
     }
 
     let bytes = files.iter().map(|file| file.size).sum();
-    // A companion shares bytes with the graph as it was: it goes with it, or is written anew.
-    let companion = package.manifest.drop_companion(output.graph_name());
-    let companion = companion.into_iter().filter(|name| files.iter().all(|file| file.name != *name));
-    for stale in package.drop_stale(&files).into_iter().chain(companion) {
+    // Companions share bytes with the graph as it was: they go with it, or are written anew.
+    let companions = package.manifest.drop_companions(output.graph_name());
+    let orphans = package.manifest.drop_orphans();
+    let companions = companions.into_iter().chain(orphans).filter(|name| files.iter().all(|file| file.name != *name));
+    for stale in package.drop_stale(&files).into_iter().chain(companions) {
         staging.remove(&output.folder().join(stale));
     }
     let mut manifest = package.manifest;
@@ -140,7 +155,9 @@ pub fn export(
     staging.commit()?;
     Ok(Summary {
         graph: output.graph(),
-        prefill: prefill.map(|part| output.folder().join(part.name)),
+        prefill: prefill.as_ref().map(|part| output.folder().join(&part.name)),
+        targets: others.iter().map(|it| summary(it, output)).collect(),
+        notes,
         data: output.data(),
         folder: output.folder().to_owned(),
         bytes,
@@ -175,12 +192,36 @@ pub struct Summary {
     /// The companion for prompts, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefill: Option<PathBuf>,
+    /// The graphs for other providers.
+    pub targets: Vec<TargetSummary>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
     /// The file with its weights.
     pub data: PathBuf,
     /// The folder with tokenizer and metadata.
     pub folder: PathBuf,
     /// Size of all files together.
     pub bytes: u64,
+}
+
+/// What was written for a provider.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TargetSummary {
+    /// The provider.
+    pub target: Target,
+    /// The ONNX files.
+    pub graphs: Vec<PathBuf>,
+    /// The file with the weights that no other graph has, if there are any.
+    pub data: Option<PathBuf>,
+}
+
+fn summary(built: &TargetParts<'_>, output: &Output) -> TargetSummary {
+    let data = built.parts.iter().find(|part| part.writes_data);
+    TargetSummary {
+        target: built.target,
+        graphs: built.parts.iter().map(|part| output.folder().join(&part.name)).collect(),
+        data: data.map(|part| output.folder().join(output.relative(&part.data))),
+    }
 }
 
 /// Why an export failed.
@@ -205,6 +246,29 @@ pub enum ExportError {
     /// The calibration.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
+    /// A target without such graphs.
+    #[error("there is no static graph for {target}")]
+    Unnamed {
+        /// The target.
+        target: Target,
+    },
+    /// Graphs that their provider would not take as a whole.
+    #[error(
+        "{target} would not take these graphs as a whole; choose another precision, leave {target} out, or write them all the same with --force:\n{list}",
+        list = .graphs.iter().map(ToString::to_string).collect::<String>()
+    )]
+    Split {
+        /// The provider.
+        target: Target,
+        /// What its rules say.
+        graphs: Vec<Checked>,
+    },
+    /// Both graphs of a pair are made from one model with one recipe.
+    #[error("{graph} has weights that the graph for single tokens lacks; please report this")]
+    Unshared {
+        /// The graph.
+        graph: String,
+    },
     /// The weights do not fit the config.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -3,11 +3,12 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use lfm2_graphs::contract::{Padding, Purpose};
+use lfm2_graphs::contract::{Padding, Purpose, Target};
 use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
 use lfm2_graphs::ir::DType;
 use lfm2_graphs::lfm2::{Config, Extras};
 
+use super::Targets;
 use crate::recipe::Recipe;
 
 /// The choices of an export.
@@ -31,6 +32,8 @@ pub struct Options {
     pub prefill: Prefill,
     /// How keys and values are kept.
     pub caches: Caches,
+    /// The providers that the package gets graphs for.
+    pub targets: Targets,
     /// Threads that make weights; `None` takes as many as there are processors. The bytes are the same.
     pub threads: Option<NonZero<usize>>,
 }
@@ -120,6 +123,44 @@ pub enum OptionsError {
         "--kv int8 needs --calibration FILE: how large values become shows only in a run; `lfm2-export MODEL --for calibrate` and `lfm2-host calibrate` make the file"
     )]
     Uncalibrated,
+    /// A graph that was asked for cannot be written.
+    #[error("there are no graphs for {target} in this package: {reason}; leave one of the two out")]
+    Target {
+        /// The provider.
+        target: Target,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A size of static graphs where there are none.
+    #[error("--{flag} is the size of graphs for NPUs, and none are asked for; leave it out, or use --for qnn")]
+    IdleSize {
+        /// The flag, without dashes.
+        flag: &'static str,
+    },
+    /// A size of static graphs that is none.
+    #[error("--{flag} is 0: at least 1 token is needed")]
+    NoSize {
+        /// The flag, without dashes.
+        flag: &'static str,
+    },
+    /// The tokens of a chunk would not all be kept.
+    #[error(
+        "--chunk {chunk} is more than the {context} tokens that static graphs keep; ask for less, or for more with --static-context"
+    )]
+    Chunk {
+        /// Tokens of a run.
+        chunk: usize,
+        /// Rows of keys and values.
+        context: usize,
+    },
+    /// More rows than the model has positions.
+    #[error("--static-context {asked} is out of range: this model takes 1 to {limit} tokens")]
+    StaticContext {
+        /// What was asked for.
+        asked: usize,
+        /// The model's own limit.
+        limit: usize,
+    },
     /// More positions than the model has, or none.
     #[error("--max-context {asked} is out of range: this model takes 1 to {limit} tokens")]
     MaxContext {
@@ -158,6 +199,10 @@ impl Options {
         }
         if self.calibration.is_some() && !recipe.searches() && self.caches != Caches::Int8 {
             return Err(OptionsError::UselessCalibration { recipe: recipe.name.clone() });
+        }
+        self.targets.check()?;
+        if let (true, Some(target), Some(reason)) = (self.targets.asked, self.targets.others().next(), self.refusal()) {
+            return Err(OptionsError::Target { target, reason });
         }
         match self.dialect {
             DialectName::Portable if self.recipe.is_quantized() => {

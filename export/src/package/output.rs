@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{is_prefill_name, prefill_name};
+use lfm2_graphs::contract::{Purpose, Target, is_companion_name, prefill_name};
 
-use crate::recipe::Recipe;
+use crate::recipe::{CALIBRATE_SUFFIX, Recipe};
 
 /// Where a package goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Output {
 
 /// Why a path cannot name a package.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("--out {path} is neither a file name ending in .onnx nor a folder ending in /; names ending in .prefill.onnx are those of companions", path = .path.display())]
+#[error("--out {path} is neither a file name ending in .onnx nor a folder ending in /; names such as x.prefill.onnx and x.qnn-token.onnx are those of companions of x.onnx", path = .path.display())]
 pub struct OutputError {
     path: PathBuf,
 }
@@ -31,7 +31,7 @@ impl Output {
 
     /// As [`Output::new`], for a graph for calibration: in the layout of the hub it has a name that no runtime looks for.
     pub fn for_calibration(path: &Path) -> Result<Self, OutputError> {
-        Self::with_suffix(path, "_calibrate")
+        Self::with_suffix(path, CALIBRATE_SUFFIX)
     }
 
     fn with_suffix(path: &Path, suffix: &str) -> Result<Self, OutputError> {
@@ -43,7 +43,7 @@ impl Output {
             return Ok(Self { folder: path.to_owned(), graph, data });
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(refused)?;
-        if !name.ends_with(".onnx") || name == ".onnx" || is_prefill_name(name) {
+        if !name.ends_with(".onnx") || name == ".onnx" || is_companion_name(name) {
             return Err(refused());
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -82,8 +82,18 @@ impl Output {
 
     /// The file of the weights that only the companion has, relative to the ONNX files.
     pub fn prefill_data_name(&self) -> String {
-        let graph = self.prefill_name();
-        format!("{}_data", graph.rsplit_once('/').map_or(graph.as_str(), |(_, name)| name))
+        format!("{}_data", base(&self.prefill_name()))
+    }
+
+    /// The ONNX file of a target's graph for `purpose`, relative to the folder.
+    pub fn target_name(&self, target: Target, purpose: Purpose) -> Option<String> {
+        target.graph_name(&self.graph, purpose)
+    }
+
+    /// The file of the weights that only the graphs of a target have, relative to the ONNX files.
+    pub fn target_data_name(&self, target: Target) -> String {
+        let graph = base(&self.graph);
+        format!("{}.{target}.onnx_data", graph.strip_suffix(".onnx").unwrap_or(graph))
     }
 
     /// A file beside the ONNX file, relative to the folder.
@@ -93,6 +103,11 @@ impl Output {
             None => name.to_owned(),
         }
     }
+}
+
+/// The last part of a name.
+fn base(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, base)| base)
 }
 
 #[cfg(test)]
@@ -121,13 +136,14 @@ mod tests {
         assert_eq!(output.relative("x"), "onnx/x");
         assert_eq!(output.prefill_name(), "onnx/model_quantized.prefill.onnx");
         assert_eq!(output.prefill_data_name(), "model_quantized.prefill.onnx_data");
+        assert_eq!(output.target_data_name(Target::Coreml), "model_quantized.coreml.onnx_data");
         let output = Output::for_calibration(Path::new("out/")).unwrap();
         assert_eq!(output.graph(), Path::new("out/onnx/model_calibrate.onnx"));
     }
 
     #[test]
     fn other_names_are_refused() {
-        for path in ["out", "out/model", ".onnx", "model.onnx.bak", "model.prefill.onnx"] {
+        for path in ["out", "out/model", ".onnx", "model.onnx.bak", "model.prefill.onnx", "model.qnn-chunk.onnx"] {
             named(path, Precision::Q4).unwrap_err();
         }
     }

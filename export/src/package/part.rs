@@ -1,14 +1,15 @@
-//! The graphs of an export: the general one, and its companion for prompts.
+//! The graphs of an export: the general one, its companion for prompts, and those for other providers.
 
 use std::collections::BTreeMap;
 
-use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose};
-use lfm2_graphs::dialect::{Dialect, Observed};
-use lfm2_graphs::ir::{Format, Graph, Role};
-use lfm2_graphs::lfm2::{BuildError, Config, build};
+use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose, Target};
+use lfm2_graphs::dialect::{ContribGpu, Dialect, Fixed, FixedFor, Observed};
+use lfm2_graphs::ir::{Content, DType, Format, Graph, Role};
+use lfm2_graphs::lfm2::{BuildError, Config, Extras, build};
 
-use super::{Options, Output};
+use super::{ExportError, Options, Output};
 use crate::layout::{DataFiles, Layout};
+use crate::recipe::Precision;
 
 /// A graph with its contract, and where its weights go.
 pub(super) struct Part<'f> {
@@ -21,6 +22,8 @@ pub(super) struct Part<'f> {
     pub(super) data: String,
     /// The file with the weights that it shares with the general graph, relative to the ONNX file.
     shared: Option<String>,
+    /// Whether the file with the weights of its own is written for this graph, and not for another that has them too.
+    pub(super) writes_data: bool,
 }
 
 impl<'f> Part<'f> {
@@ -38,7 +41,7 @@ impl<'f> Part<'f> {
         let contract = build_for(options, config, dialect, &graph)?;
         let layout = Layout::new(&graph.content());
         let [name, data] = [output.graph_name(), output.data_name()].map(str::to_owned);
-        Ok(Self { graph, contract, layout, name, data, shared: None }.described(options))
+        Ok(Self { graph, contract, layout, name, data, shared: None, writes_data: true }.described(options))
     }
 
     /// The companion of `general` whose projections multiply bytes. What is no projection is shared to the byte: table, head,
@@ -59,9 +62,74 @@ impl<'f> Part<'f> {
         let graph = Graph::new(recipe.activations, format).with_caches(|name| caches.get(name).cloned());
         let mut contract = build(config, dialect, options.extras(), &graph)?;
         contract.purpose = Purpose::Prefill;
+        contract.preferred = is_coarser(&general.graph.content());
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let (name, data) = (output.prefill_name(), output.prefill_data_name());
-        Ok(Self { graph, contract, layout, name, data, shared: Some(general.data.clone()) }.described(options))
+        let shared = Some(general.data.clone());
+        Ok(Self { graph, contract, layout, name, data, shared, writes_data: true }.described(options))
+    }
+
+    /// The general graph for NVIDIA's GPUs, which shares packed numbers and scales with `general`. All else is float16.
+    pub(super) fn cuda(
+        options: &'f Options,
+        config: &Config,
+        output: &Output,
+        general: &Part<'_>,
+    ) -> Result<Self, ExportError> {
+        let recipe = &options.recipe;
+        let graph = Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
+            Format::Dense(_) => Format::Dense(DType::Float16),
+            format => format,
+        });
+        let contract = build(config, &ContribGpu::new(options.padding), options.extras(), &graph)?;
+        let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
+        let target = Target::Cuda;
+        let name = output.target_name(target, Purpose::General).ok_or(ExportError::Unnamed { target })?;
+        let data = output.target_data_name(target);
+        let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
+        Ok(Self { graph, contract, layout, name, data, shared, writes_data }.described(options))
+    }
+
+    /// The graph of a static target for single tokens, which shares what it can with the general one.
+    pub(super) fn token(
+        options: &'f Options,
+        config: &Config,
+        dialect: &Fixed,
+        provider: FixedFor,
+        output: &Output,
+        general: &Part<'_>,
+    ) -> Result<Self, ExportError> {
+        let graph = formats(options, provider);
+        let contract = build(config, dialect, Extras::default(), &graph)?;
+        let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
+        let (name, data) = names(output, provider, Purpose::Token)?;
+        let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
+        let mut part = Self { graph, contract, layout, name, data, shared, writes_data }.described(options);
+        if part.contract.table.values.file.is_empty() {
+            // Without a head that is the table, the graph does not have it.
+            part.contract.table = general.contract.table.clone();
+        }
+        part.contract.precision = precision(options, provider);
+        Ok(part)
+    }
+
+    /// The graph of a static target for chunks, whose weights are among those of the graph for single tokens.
+    pub(super) fn chunk(
+        options: &'f Options,
+        config: &Config,
+        dialect: &Fixed,
+        provider: FixedFor,
+        output: &Output,
+        token: &Part<'_>,
+    ) -> Result<Self, ExportError> {
+        let graph = formats(options, provider);
+        let mut contract = build(config, dialect, Extras::default(), &graph)?;
+        let layout = Layout::part_of(&graph.content(), &token.graph.content(), &token.layout);
+        let (name, data) = names(output, provider, Purpose::Chunk)?;
+        let Some(layout) = layout else { return Err(ExportError::Unshared { graph: name }) };
+        contract.precision.clone_from(&token.contract.precision);
+        contract.table = token.contract.table.clone();
+        Ok(Self { graph, contract, layout, name, data, shared: token.shared.clone(), writes_data: false })
     }
 
     /// Fills in what the contract cannot know of itself.
@@ -84,7 +152,8 @@ impl<'f> Part<'f> {
 
     /// The graph as the manifest lists it.
     pub(super) fn listed(&self, output: &Output) -> ManifestGraph {
-        let data = self.shared.iter().chain([&self.data]).map(|name| output.relative(name)).collect();
+        let own = self.layout.spans.iter().flatten().any(|span| !span.shared).then_some(&self.data);
+        let data = self.shared.iter().chain(own).map(|name| output.relative(name)).collect();
         ManifestGraph {
             file: self.name.clone(),
             data,
@@ -94,6 +163,41 @@ impl<'f> Part<'f> {
             minimum_runtime_minor: self.contract.minimum_runtime_minor,
         }
     }
+}
+
+/// An empty graph with the number formats that a provider takes.
+fn formats(options: &Options, provider: FixedFor) -> Graph<'_> {
+    match provider {
+        FixedFor::Qnn => {
+            let recipe = &options.recipe;
+            Graph::new(recipe.activations, |name, role, _| recipe.format(name, role))
+        }
+        FixedFor::Coreml => Graph::new(DType::Float16, |_, _, _| Format::Dense(DType::Float16)),
+        FixedFor::Nnapi => Graph::new(DType::Float32, |_, _, _| Format::Dense(DType::Float32)),
+    }
+}
+
+/// What the contracts of a provider's graphs call their number formats.
+fn precision(options: &Options, provider: FixedFor) -> String {
+    match provider {
+        FixedFor::Qnn => options.recipe.name.clone(),
+        FixedFor::Coreml => Precision::Fp16.as_str().to_owned(),
+        FixedFor::Nnapi => Precision::Fp32.as_str().to_owned(),
+    }
+}
+
+/// The names of a static target's graph for `purpose` and of the data file of the target.
+fn names(output: &Output, provider: FixedFor, purpose: Purpose) -> Result<(String, String), ExportError> {
+    let target = provider.target();
+    let name = output.target_name(target, purpose).ok_or(ExportError::Unnamed { target })?;
+    Ok((name, output.target_data_name(target)))
+}
+
+/// Whether products of bytes are at least as exact as those of a graph: one whose matrices all have 4 bits.
+fn is_coarser(content: &Content) -> bool {
+    let weights = content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
+    let mut matrices = weights.filter(|weight| weight.role == Role::Matrix);
+    matrices.all(|weight| matches!(weight.format, Format::Blocks(blocks) if blocks.bits == 4))
 }
 
 /// Builds the graph, with statistics if it is for calibration.

@@ -80,6 +80,8 @@ pub struct Tensor {
     pub bytes: u64,
     /// Where they are.
     pub stored: Stored,
+    /// The values of int64 lists in the ONNX file, which shapes are made of; empty for everything else.
+    pub integers: Vec<i64>,
 }
 
 /// Where the bytes of an initializer are.
@@ -209,7 +211,14 @@ fn decode_tensor(tensor: TensorProto) -> Result<Tensor, DecodeError> {
         };
         (length, Stored::Inline)
     };
-    Ok(Tensor { name, dtype: type_name(kind), shape: tensor.dims, bytes, stored })
+    let integers = match (&stored, kind, &tensor.raw_data) {
+        (Stored::Inline, DataType::Int64, Some(raw)) => {
+            raw.as_chunks().0.iter().map(|it| i64::from_le_bytes(*it)).collect()
+        }
+        (Stored::Inline, DataType::Int64, None) => tensor.int64_data,
+        _ => Vec::new(),
+    };
+    Ok(Tensor { name, dtype: type_name(kind), shape: tensor.dims, bytes, stored, integers })
 }
 
 fn port(value: ValueInfoProto) -> Port {

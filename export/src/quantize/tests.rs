@@ -119,7 +119,9 @@ proptest! {
         for method in Method::ALL {
             let mut out = Quantized::default();
             quantize(blocks, method, values.len(), None, &values, &mut out);
-            prop_assert!(out.scales.iter().all(|scale| !scale.is_nan()));
+            // Scales of float16 are refused by name when they are written, if they are too large for it.
+            let finite = |scale: &f32| scale.is_finite() || (blocks.scales == DType::Float16 && scale.is_infinite());
+            prop_assert!(out.scales.iter().all(finite), "{:?}", out.scales);
         }
     }
 }

@@ -8,7 +8,7 @@ use lfm2_graphs::ir::{Blocks, DType};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Choice, Precision, Recipe, Rule, Selector};
+use super::{CALIBRATE_SUFFIX, Choice, Precision, Recipe, Rule, Selector};
 use crate::input::read_file;
 use crate::problems::{Problems, lines};
 use crate::quantize::Method;
@@ -38,6 +38,11 @@ impl Recipe {
             && !preset.recipe()?.is_as_good_as(&recipe)
         {
             return Err(RecipeFileError::PresetName { origin, name: recipe.name });
+        }
+        let taken = recipe.suffix() == CALIBRATE_SUFFIX
+            || Precision::ALL.iter().any(|it| it.suffix() == recipe.suffix() && it.as_str() != recipe.name);
+        if taken {
+            return Err(RecipeFileError::FileName { origin, suffix: recipe.suffix(), name: recipe.name });
         }
         Ok(recipe)
     }
@@ -96,6 +101,18 @@ pub enum RecipeFileError {
         origin: String,
         /// The name in it.
         name: String,
+    },
+    /// Packages would overwrite those of others.
+    #[error(
+        "{origin}: `name` is \"{name}\", and model{suffix}.onnx is the file of another precision; give it another name"
+    )]
+    FileName {
+        /// The file.
+        origin: String,
+        /// The name in it.
+        name: String,
+        /// What it appends to names of files.
+        suffix: String,
     },
 }
 

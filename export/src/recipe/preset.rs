@@ -16,7 +16,7 @@ pub enum Precision {
     Q8,
     /// 4 bits for most matrices, more where they pay.
     Q4Mixed,
-    /// 4 bits for matrices and the token table: the fastest.
+    /// 4 bits for matrices and the token table: the smallest, and the fastest where memory is the limit.
     #[default]
     Q4,
     /// As q4, with float16 scales, activations and states.

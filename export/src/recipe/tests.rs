@@ -132,6 +132,10 @@ fn a_file_takes_no_name_of_a_preset() {
     let error = load(&changed).unwrap_err();
     assert!(matches!(&error, RecipeFileError::PresetName { name, .. } if name == "q4"), "{error}");
     load(&changed.replace("name = \"q4\"", "name = \"mine\"")).unwrap();
+    for name in ["quantized", "calibrate"] {
+        let error = load(&changed.replace("name = \"q4\"", &format!("name = \"{name}\""))).unwrap_err();
+        assert!(matches!(&error, RecipeFileError::FileName { .. }), "{error}");
+    }
     assert!(Recipe::load(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
     std::fs::write(&path, [0xff]).unwrap();
     assert!(matches!(Recipe::load(&path), Err(RecipeFileError::Io { .. })));

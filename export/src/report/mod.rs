@@ -7,12 +7,13 @@ mod numbers;
 pub use diff::{Diff, diff};
 pub use inspect::{FormatUse, Inspection, StateMemory, inspect};
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY, prefill_name};
+use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY, companion_names};
 
 use crate::input::{GRAPH, read_file};
 use crate::proto::{DecodeError, Model, decode};
@@ -34,8 +35,10 @@ pub struct OpenedGraph {
 /// Opens the graph at `path`: an ONNX file, or a folder that holds a package with one graph. Companions do not count.
 pub fn open(path: &Path) -> Result<OpenedGraph, ReportError> {
     let mut graphs = graphs(path)?;
-    let names: Vec<_> = graphs.iter().map(|graph| graph.display().to_string()).collect();
-    graphs.retain(|graph| names.iter().all(|name| prefill_name(name) != graph.display().to_string()));
+    let names = graphs.iter().map(|graph| graph.display().to_string());
+    let companions: HashSet<String> =
+        names.flat_map(|name| companion_names(&name)).map(|(_, companion)| companion).collect();
+    graphs.retain(|graph| !companions.contains(&graph.display().to_string()));
     match (graphs.pop(), graphs.is_empty()) {
         (Some(graph), true) => read(graph),
         (last, _) => {

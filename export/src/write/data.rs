@@ -16,6 +16,10 @@ use crate::layout::{Layout, Span};
 /// Most threads that make weights: reading and writing cannot keep up with more.
 const MOST_THREADS: usize = 16;
 
+/// Most threads where matrices are turned: each part of one holds some tens of megabytes, and copying numbers is bound by the disk
+/// long before.
+const MOST_TURNING: usize = 4;
+
 /// Parts that may wait to be written, for each thread. More would only need more memory.
 const WAITING: usize = 2;
 
@@ -30,8 +34,15 @@ pub fn write_data(
     threads: Option<NonZero<usize>>,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(), WriteError> {
-    let threads = threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get).min(MOST_THREADS);
     let steps = steps(layout, content);
+    let is_turned = |step: &Step<'_>| {
+        matches!(
+            step.initializer.source,
+            Source::Transposed { .. } | Source::Channels { .. } | Source::ChannelScales { .. }
+        )
+    };
+    let most = if steps.iter().any(is_turned) { MOST_TURNING } else { MOST_THREADS };
+    let threads = threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get).min(most);
     let mut kept = BTreeMap::<&str, Rest>::new();
     let make = |i: usize| match &steps[i] {
         Step { initializer, what: What::Make(part), .. } => producer.make(initializer, *part),

@@ -17,6 +17,8 @@ pub(super) fn ordered<T: Send, E>(
 ) -> Result<(), E> {
     let queue = Queue { state: Mutex::new(State::default()), changed: Condvar::new(), count, window };
     thread::scope(|scope| {
+        // Workers must not wait for what a `take` that panicked will never take.
+        let _stop = StopOnPanic(&queue);
         for _ in 0..threads.min(count) {
             scope.spawn(|| {
                 // However a worker ends, the others must not wait for what it has begun.
@@ -159,5 +161,15 @@ mod tests {
     fn a_panic_is_passed_on() {
         let make = |i| assert!(i != 3, "the panic that is passed on");
         ordered(10, 2, 2, make, |_, ()| Ok::<(), ()>(())).unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "the one that takes")]
+    fn a_panic_of_the_one_that_takes_ends_the_work() {
+        let take = |i, _| -> Result<(), ()> {
+            assert!(i != 3, "the one that takes");
+            Ok(())
+        };
+        ordered(1000, 2, 2, |i| i, take).unwrap();
     }
 }

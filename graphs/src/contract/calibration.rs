@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ContractError;
 
 /// Version of this structure. Other versions are refused.
-pub const CALIBRATION_VERSION: u32 = 1;
+pub const CALIBRATION_VERSION: u32 = 2;
 
 /// Statistics of a checkpoint's activations over a text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,9 @@ pub struct Calibration {
     /// By name of a weight in the checkpoint: for each of its columns, the mean of the squares of the activations that it is
     /// multiplied with. Weights that share their input have equal entries. The token table has those of the head.
     pub weights: BTreeMap<String, Vec<f32>>,
-    /// By name of a key or value output of the graph: the largest magnitude of each channel, `[kv_heads * head_dim]`, rotated
-    /// keys in the one case and values in the other.
+    /// By name of a key or value output of the graph: the largest magnitude that each channel can have, `[kv_heads * head_dim]`. Of
+    /// values it is the largest of the text. Of keys it is the largest length of the pair of channels that the rotary embedding
+    /// turns together, because positions beyond the text turn it further.
     pub states: BTreeMap<String, Vec<f32>>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContractError, Purpose};
+use super::{ContractError, Purpose, Target};
 
 /// Name of the manifest. It lies beside the tokenizer, and names in it are relative to its folder, with `/` between parts.
 pub const MANIFEST_NAME: &str = "lfm2.manifest.json";
@@ -19,9 +19,21 @@ pub fn prefill_name(graph: &str) -> String {
     format!("{}{PREFILL_ENDING}", graph.strip_suffix(".onnx").unwrap_or(graph))
 }
 
-/// Whether `graph` is a name that [`prefill_name`] gives.
-pub fn is_prefill_name(graph: &str) -> bool {
-    graph.ends_with(PREFILL_ENDING)
+/// The names of all graphs that may lie beside the general graph `graph`, written and removed together with it, with what each is
+/// for: the one for prompts, and those of other targets.
+pub fn companion_names(graph: &str) -> Vec<(Purpose, String)> {
+    let of = |target: Target| {
+        let purposes = [Purpose::General, Purpose::Chunk, Purpose::Token].into_iter();
+        purposes.filter_map(move |purpose| Some((purpose, target.graph_name(graph, purpose)?)))
+    };
+    let targets = Target::ALL.into_iter().filter(|target| *target != Target::Cpu).flat_map(of);
+    [(Purpose::Prefill, prefill_name(graph))].into_iter().chain(targets).collect()
+}
+
+/// Whether `graph` is a name that [`companion_names`] has for some graph.
+pub fn is_companion_name(graph: &str) -> bool {
+    // The names for a graph without a name are the endings.
+    companion_names("").iter().any(|(_, ending)| graph.ends_with(ending.as_str()))
 }
 
 /// How the names of companions for prompts end.
@@ -101,18 +113,37 @@ impl Manifest {
         self.files.retain(|file| is_there(&file.name));
     }
 
+    /// Whether the graph `it` is a companion of the graph `graph`: by its name and by what it is for.
+    pub fn is_companion(it: &ManifestGraph, graph: &str) -> bool {
+        companion_names(graph).iter().any(|(purpose, name)| *name == it.file && *purpose == it.purpose)
+    }
+
     /// Forgets the companions of the graph `graph`, with the files that only they need. Returns the names of those files.
-    pub fn drop_companion(&mut self, graph: &str) -> Vec<String> {
-        let companion = prefill_name(graph);
-        let is_companion = |it: &ManifestGraph| it.file == companion && it.purpose == Purpose::Prefill;
+    pub fn drop_companions(&mut self, graph: &str) -> Vec<String> {
+        self.drop_graphs(|it| Self::is_companion(it, graph))
+    }
+
+    fn drop_graphs(&mut self, dropped: impl Fn(&ManifestGraph) -> bool) -> Vec<String> {
         let mut files: Vec<String> = Vec::new();
-        for dropped in self.graphs.extract_if(.., |it| is_companion(it)) {
-            files.extend(dropped.data);
-            files.push(dropped.file);
+        for dropped in self.graphs.extract_if(.., |it| dropped(it)) {
+            // The graphs of one target share a data file.
+            files.extend(dropped.data.into_iter().chain([dropped.file]));
         }
+        files.sort();
+        files.dedup();
         files.retain(|name| self.graphs.iter().all(|it| it.file != *name && !it.data.contains(name)));
         self.files.retain(|file| !files.contains(&file.name));
         files
+    }
+
+    /// Forgets the companions of graphs that are not there any more, with the files that only they need. Returns the names of those
+    /// files.
+    pub fn drop_orphans(&mut self) -> Vec<String> {
+        let generals: Vec<_> = self.graphs.iter().map(|it| it.file.clone()).collect();
+        let is_orphan = |it: &ManifestGraph| {
+            is_companion_name(&it.file) && !generals.iter().any(|general| Self::is_companion(it, general))
+        };
+        self.drop_graphs(is_orphan)
     }
 
     /// The files that a graph needs: its own and those that belong to no graph in particular.
@@ -155,23 +186,54 @@ mod tests {
     }
 
     #[test]
-    fn a_companion_goes_with_its_own_files_only() {
-        let companion = ManifestGraph {
-            data: ["a.onnx_data", "a.prefill.onnx_data"].map(str::to_owned).into(),
-            purpose: Purpose::Prefill,
-            ..graph("a.prefill.onnx", "")
+    fn companions_go_with_their_own_files_only() {
+        let companion = |name: &str, data: &str, purpose| ManifestGraph {
+            data: ["a.onnx_data", data].map(str::to_owned).into(),
+            purpose,
+            ..graph(name, "")
         };
         let mut manifest = Manifest::default();
         manifest.merge(graph("a.onnx", "a.onnx_data"), files(&["a.onnx", "a.onnx_data"], 1));
-        manifest.merge(companion, files(&["a.prefill.onnx", "a.prefill.onnx_data"], 1));
-        assert_eq!(manifest.drop_companion("b.onnx"), [""; 0]);
-        assert_eq!(manifest.drop_companion("a.onnx"), ["a.prefill.onnx_data", "a.prefill.onnx"]);
+        for (name, data, purpose) in [
+            ("a.prefill.onnx", "a.prefill.onnx_data", Purpose::Prefill),
+            ("a.coreml-chunk.onnx", "a.coreml.onnx_data", Purpose::Chunk),
+            ("a.coreml-token.onnx", "a.coreml.onnx_data", Purpose::Token),
+        ] {
+            manifest.merge(companion(name, data, purpose), files(&[name, data], 1));
+        }
+        assert_eq!(manifest.drop_companions("b.onnx"), [""; 0]);
+        let dropped = [
+            "a.coreml-chunk.onnx",
+            "a.coreml-token.onnx",
+            "a.coreml.onnx_data",
+            "a.prefill.onnx",
+            "a.prefill.onnx_data",
+        ];
+        assert_eq!(manifest.drop_companions("a.onnx"), dropped);
         let names: Vec<_> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!((names, manifest.graphs.len()), (vec!["a.onnx", "a.onnx_data"], 1));
 
+        for (name, graphs) in [("b.onnx", 1), ("c.qnn-token.onnx", 1)] {
+            manifest.merge(ManifestGraph { purpose: Purpose::Token, ..graph(name, "x") }, vec![]);
+            assert_eq!(manifest.graphs.len(), graphs + 1);
+            let orphans = manifest.drop_orphans();
+            assert_eq!(orphans.contains(&"c.qnn-token.onnx".to_owned()), name == "c.qnn-token.onnx", "{orphans:?}");
+            manifest.graphs.retain(|it| it.file == "a.onnx");
+        }
+
         // A graph of that name that is no companion is none of ours.
         manifest.merge(graph("a.prefill.onnx", "x"), vec![]);
-        assert_eq!(manifest.drop_companion("a.onnx"), [""; 0]);
+        assert_eq!(manifest.drop_companions("a.onnx"), [""; 0]);
+    }
+
+    #[test]
+    fn names_of_companions_are_told_from_others() {
+        for name in ["x.prefill.onnx", "onnx/model_q4.cuda.onnx", "x.qnn-token.onnx", "x.nnapi-chunk.onnx"] {
+            assert!(is_companion_name(name), "{name}");
+        }
+        for name in ["x.onnx", "qnn.onnx", "x.cpu.onnx", "x-qnn-token.onnx", "cuda.onnx"] {
+            assert!(!is_companion_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use calibration::{CALIBRATION_VERSION, Calibration};
 pub use manifest::{
-    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, is_prefill_name, prefill_name,
+    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, is_companion_name,
+    prefill_name,
 };
 pub use target::Target;
 
@@ -34,6 +35,9 @@ pub struct Contract {
     pub dialect: String,
     /// What the graph is for.
     pub purpose: Purpose,
+    /// Whether hosts run the graph without being asked for it. False for a companion that computes less exactly than the graph that
+    /// it goes with.
+    pub preferred: bool,
     /// Name of the recipe for weights and activations: `fp32`, `fp16`, `q8`, `q4`, ...
     pub precision: String,
     /// Version of the default ONNX operator set.

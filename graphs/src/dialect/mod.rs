@@ -6,11 +6,13 @@
 //! Mixture-of-experts layers will add one more, `experts`.
 
 mod contrib;
+mod contrib_gpu;
 mod fixed;
 mod observed;
 mod portable;
 
 pub use contrib::Contrib;
+pub use contrib_gpu::ContribGpu;
 pub use fixed::{Fixed, FixedFor};
 pub use observed::Observed;
 pub use portable::Portable;

@@ -60,6 +60,7 @@ pub fn build(
             Some(Window { logits: true, .. }) => Purpose::Token,
             Some(_) => Purpose::Chunk,
         },
+        preferred: true,
         precision: String::new(),
         opset: ops::OPSET,
         minimum_runtime_minor: dialect.minimum_runtime_minor(),

@@ -79,10 +79,22 @@ pub const GROUP_QUERY_HEAD_STEP: usize = 16;
 
 /// The fused kernel. It rotates, appends to the cache and attends; the CPU provider refuses to take the norms as well.
 pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -> Attended<'g> {
+    let query = head_norm(at, op.query, op.query_norm, op.heads.heads, &op);
+    let key = head_norm(at, op.key, op.key_norm, op.heads.kv_heads, &op);
+    fused(at, Attention { query, key, ..op }, padding, false)
+}
+
+/// The fused kernel of GPUs, which normalises queries and keys as well.
+pub fn group_query_with_norms<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -> Attended<'g> {
+    fused(at, op, padding, true)
+}
+
+/// The fused kernel. `norms` says that it is to normalise queries and keys.
+fn fused<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding, norms: bool) -> Attended<'g> {
     let padded = padding == Padding::Left;
     let mut inputs = vec![
-        Some(head_norm(at, op.query, op.query_norm, op.heads.heads, &op)),
-        Some(head_norm(at, op.key, op.key_norm, op.heads.kv_heads, &op)),
+        Some(op.query),
+        Some(op.key),
         Some(op.value),
         Some(op.past_key),
         Some(op.past_value),
@@ -97,6 +109,8 @@ pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -
         None,
         op.past_key.scales(),
         op.past_value.scales(),
+        norms.then(|| at.dense(op.query_norm)),
+        norms.then(|| at.dense(op.key_norm)),
     ];
     let mut attributes = vec![
         ("num_heads", Attribute::Int(op.heads.heads as i64)),
@@ -104,6 +118,10 @@ pub fn group_query<'g>(at: Scope<'g>, op: Attention<'g, '_>, padding: Padding) -
         ("scale", Attribute::Float((op.heads.head_dim as f64).powf(-0.5) as f32)),
         ("do_rotary", Attribute::Int(1)),
     ];
+    if norms {
+        // Without it, the kernel takes a number of its own.
+        attributes.push(("qk_norm_epsilon", Attribute::Float(op.epsilon as f32)));
+    }
     if op.past_key.scales().is_some() {
         attributes.extend([
             ("k_quant_type", Attribute::Text("PER_CHANNEL")),

@@ -30,5 +30,6 @@ pub fn gather_quantized<'g>(at: Scope<'g>, table: &Weight, blocks: Blocks, ids: 
         ("gather_axis", Attribute::Int(0)),
         ("quantize_axis", Attribute::Int(1)),
     ];
-    at.op(&ops::GATHER_BLOCK_QUANTIZED, &inputs, &attributes)
+    let rows = at.op(&ops::GATHER_BLOCK_QUANTIZED, &inputs, &attributes);
+    if blocks.scales == at.activations() { rows } else { rows.cast(at.activations()) }
 }

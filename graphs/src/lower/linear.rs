@@ -79,7 +79,11 @@ pub fn nbits<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, blocks: Blocks, b
         ("block_size", Attribute::Int(blocks.block_size as i64)),
         ("accuracy_level", Attribute::Int(4)),
     ];
-    let mut inputs = vec![x, packed, scales(at, weight, blocks)];
+    // The kernel wants scales of the type of the activations. Where they are stored in another, so that graphs can share them,
+    // runtimes convert them when they load them.
+    let scales = scales(at, weight, blocks);
+    let scales = if blocks.scales == at.activations() { scales } else { scales.cast(at.activations()) };
+    let mut inputs = vec![x, packed, scales];
     inputs.extend(zero_points(at, weight, blocks));
     let product = at.op(&ops::MATMUL_NBITS, &inputs, &attributes);
     add_bias(at, product, bias)

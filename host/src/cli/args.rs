@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench::BenchArgs, calibrate::CalibrateArgs, doctor::DoctorArgs, eval::EvalArgs, provider::ProviderArgs};
+use super::{
+    bench::BenchArgs, calibrate::CalibrateArgs, compile::CompileArgs, doctor::DoctorArgs, eval::EvalArgs,
+    provider::ProviderArgs,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +26,8 @@ Examples:
       Text, token ids, finish reason and timings as JSON.
   lfm2-host bench --model lfm2.onnx -p 512 -n 64 -d 0,512
       Speed of prefill and decoding, memory and latencies; `lfm2-host bench --help` says more.
+  lfm2-host compile --ep qnn --model lfm2.onnx --soc SM8750 --out compiled
+      Compile for a Snapdragon ahead of time; `lfm2-host compile --help` says more.
   lfm2-host eval --model q4.onnx --reference fp32.onnx --text dialogues.jsonl
       How far a quantized model is from the exact one; `lfm2-host eval --help` has more.
   lfm2-host doctor --model lfm2.onnx
@@ -81,6 +86,7 @@ pub(super) enum Command {
     Bench(Box<BenchArgs>),
     Eval(EvalArgs),
     Calibrate(CalibrateArgs),
+    Compile(CompileArgs),
     Doctor(DoctorArgs),
 }
 
@@ -149,9 +155,14 @@ pub(super) struct RuntimeArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) speculate: Option<String>,
 
-    /// What runs long prompts: auto takes the package's graph for prompts if it has one, int8 insists on it, same does without
+    /// What runs long prompts: auto takes the package's graph for prompts if it has one that is as exact as the other, int8
+    /// insists on it, same does without
     #[arg(long, value_name = "GRAPH", default_value = "auto")]
     pub(super) prefill: String,
+
+    /// What `lfm2-host compile` made of the package's graphs for --ep qnn: the folder of a chip, or the one above it
+    #[arg(long, value_name = "DIR")]
+    pub(super) compiled: Option<PathBuf>,
 
     /// Compare all files of the package with the hashes in its manifest first
     #[arg(long)]

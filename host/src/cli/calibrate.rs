@@ -50,14 +50,15 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
 
     let cancel = Cancel::new();
     interrupt::takes_over(&cancel).map_err(CliError::failed)?;
-    // Whether it can be written is known before the work.
-    let partial = Partial::create(&args.out)?;
+    // Whether it can be written is known before the work, during which nothing lies there: the program may be ended.
+    drop(Partial::create(&args.out)?);
     let package = load::open(&model, Purpose::Calibrate)?;
     let fingerprint = package.model().ok_or_else(|| NoFingerprint { graph: shown(package.graph()) });
     let fingerprint = fingerprint.map_err(CliError::failed)?;
     let tokenizer = Tokenizer::load(package.folder()).map_err(CliError::failed)?;
     let read = text.read(&package, &tokenizer)?;
-    let mut decoder = load::decoder(&model, &package, &cancel)?.decoder;
+    let decoder = load::decoder(&model, &package, &cancel)?.decoder.into_dynamic();
+    let mut decoder = decoder.ok_or_else(|| CliError::failed("calibration runs on the processor: leave --ep out"))?;
 
     let bar = bar(read.windows.iter().map(|window| window.tokens.len()).sum(), quiet)?;
     let found = calibrate(&mut decoder, &read.windows, fingerprint, &cancel, &mut |done| bar.set_position(done as u64));
@@ -68,7 +69,7 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     };
     tracing::info!(tokens = calibration.tokens, documents = read.documents, "the statistics are taken");
     let json = calibration.to_json().map_err(CliError::failed)?;
-    partial.finish(&args.out, json.as_bytes())?;
+    Partial::create(&args.out)?.finish(&args.out, json.as_bytes())?;
     writeln!(io::stdout(), "{}", args.out.display()).map_err(CliError::output)?;
     Ok(Exit::Done)
 }

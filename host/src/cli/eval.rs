@@ -13,9 +13,9 @@ use super::load;
 use super::text::{PlaceArgs, TextArgs, bar, shown};
 use super::{CliError, Problems, interrupt};
 use crate::cancel::Cancel;
-use crate::decoder::{Decoder, DecoderError};
+use crate::decoder::{AnyDecoder, Decoder, DecoderError};
 use crate::evaluate::{Estimate, Evaluation, EvaluationError, Pass, evaluate, work};
-use crate::package::Package;
+use crate::package::{Package, Prefill};
 use crate::text::Tokenizer;
 
 const EXAMPLES: &str = "\
@@ -48,6 +48,10 @@ pub(super) struct EvalArgs {
     #[arg(long)]
     decode: bool,
 
+    /// What runs the text: same takes the general graph, int8 the package's graph for prompts
+    #[arg(long, value_name = "GRAPH", default_value = "same", value_parser = ["same", "int8"], conflicts_with = "decode")]
+    prefill: String,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -60,8 +64,9 @@ pub(super) struct EvalArgs {
 pub(super) fn eval(args: EvalArgs, quiet: bool) -> Result<Exit, CliError> {
     let mut problems = Problems::default();
     let text = args.text.settings(&mut problems);
-    let reference = args.reference.map(|path| args.place.of_reference().settings(path, &mut problems));
-    let model = args.place.settings(args.model, &mut problems);
+    let reference = args.reference.map(|path| args.place.clone().settings(path, &mut problems));
+    let mut model = args.place.settings(args.model, &mut problems);
+    model.prefill = if args.prefill == "int8" { Prefill::Int8 } else { Prefill::Same };
     // The same flags were checked for both.
     problems.distinct()?;
 
@@ -104,8 +109,8 @@ pub(super) fn eval(args: EvalArgs, quiet: bool) -> Result<Exit, CliError> {
         "the text is evaluated"
     );
     let report = Report {
-        model: Subject::new(&package),
-        reference: other.as_ref().map(Subject::new),
+        model: Subject::new(&package, &decoder),
+        reference: other.as_ref().zip(reference.as_ref()).map(|(package, decoder)| Subject::new(package, decoder)),
         text: shown(&text.file),
         documents: read.documents,
         context: text.context,
@@ -143,12 +148,19 @@ struct Subject {
     graph: String,
     precision: String,
     dialect: String,
+    /// Number formats that the text was computed with: a recipe's name, or int8 for a graph for prompts.
+    prefill: String,
 }
 
 impl Subject {
-    fn new(package: &Package) -> Self {
+    fn new(package: &Package, decoder: &AnyDecoder) -> Self {
         let contract = package.contract();
-        Self { graph: shown(package.graph()), precision: contract.precision.clone(), dialect: contract.dialect.clone() }
+        Self {
+            graph: shown(package.graph()),
+            precision: contract.precision.clone(),
+            dialect: contract.dialect.clone(),
+            prefill: decoder.settings().prefill,
+        }
     }
 }
 

@@ -17,7 +17,10 @@ pub(super) fn takes_over(cancel: &Cancel) -> Result<(), InterruptError> {
     ctrlc::set_handler(handler).map_err(|source| InterruptError { source })
 }
 
-#[expect(clippy::exit, reason = "whoever presses Ctrl-C twice waits for nothing; nothing is open for writing")]
+#[expect(
+    clippy::exit,
+    reason = "whoever presses Ctrl-C twice waits for nothing; whatever is being written gets its name only when whole"
+)]
 fn leave() {
     std::process::exit(130)
 }

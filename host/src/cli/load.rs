@@ -1,6 +1,6 @@
 //! From a path to an engine that is ready to answer.
 
-use lfm2_graphs::contract::Purpose;
+use lfm2_graphs::contract::{Purpose, Target};
 use std::{
     panic,
     path::Path,
@@ -12,18 +12,17 @@ use super::{CliError, report::Origin, settings::LoadSettings};
 use crate::{
     cancel::Cancel,
     chat::ChatTemplate,
-    decoder::{Companion, OrtDecoder},
+    decoder::{AnyDecoder, Opening},
     engine::{Engine, EngineError},
     generation::{GenerationDefaults, Overrides},
     package::Package,
     provider::Provider,
-    session::Session,
     text::Tokenizer,
 };
 
 /// A loaded model with everything around it.
 pub(super) struct Loaded {
-    pub(super) engine: Engine<OrtDecoder>,
+    pub(super) engine: Engine<AnyDecoder>,
     pub(super) defaults: GenerationDefaults,
     pub(super) origin: Origin,
     pub(super) time: Duration,
@@ -55,14 +54,13 @@ pub(super) fn load(
     let decoder = decoder(settings, &package, cancel);
     let tokenizer = tokenizer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)).map_err(CliError::failed)?;
     let Placed { decoder, provider } = decoder?;
-    let placement = decoder.placement().counts();
+    let (placement, precision) = (decoder.placed(), decoder.contract().precision.clone());
     let mut engine = Engine::new(decoder, tokenizer, template);
     engine.speculate(settings.speculate.map_or(0, usize::from)).map_err(CliError::failed)?;
 
-    let contract = package.contract();
     let origin = Origin {
         model: package.graph().display().to_string(),
-        precision: contract.precision.clone(),
+        precision,
         provider: provider.name().to_owned(),
         placement,
     };
@@ -76,6 +74,11 @@ pub(super) fn open(settings: &LoadSettings, purpose: Purpose) -> Result<Package,
     if settings.verify {
         let prefill = package.prefill(settings.prefill).map_err(CliError::failed)?;
         [&package].into_iter().chain(&prefill).try_for_each(Package::verify).map_err(CliError::failed)?;
+        let targets = settings.provider.providers.iter().filter_map(|provider| Target::named(provider.name()));
+        for target in targets.filter(|target| target.is_static()) {
+            // If there is no pair, loading it says so.
+            package.pair(target).map_or(Ok(()), |pair| pair.verify()).map_err(CliError::failed)?;
+        }
         tracing::info!(folder = %package.folder().display(), "all files are as the manifest says");
     }
     Ok(package)
@@ -83,24 +86,27 @@ pub(super) fn open(settings: &LoadSettings, purpose: Purpose) -> Result<Package,
 
 /// A decoder, and what runs it.
 pub(super) struct Placed {
-    pub(super) decoder: OrtDecoder,
+    pub(super) decoder: AnyDecoder,
     pub(super) provider: &'static dyn Provider,
 }
 
-/// Loads the graph of the package, and its companion for prompts when that is needed, onto the first provider that takes it.
+/// Loads the graphs of the package onto the first provider that takes them.
 pub(super) fn decoder(settings: &LoadSettings, package: &Package, cancel: &Cancel) -> Result<Placed, CliError> {
-    // What is missing should be known before the loading.
-    let prefill = package.prefill(settings.prefill).map_err(CliError::failed)?;
     let runtime = settings.provider.runtime()?;
     settings.provider.first_that_works(|provider| {
-        let options = settings.provider.session(provider, &settings.session);
-        let session = Session::new(runtime, package, provider, &options).map_err(CliError::failed)?;
-        let mut decoder = OrtDecoder::new(session, settings.max_context.map(usize::from)).map_err(CliError::failed)?;
+        let opening = Opening {
+            runtime,
+            package,
+            provider,
+            options: settings.provider.session(provider, &settings.session),
+            max_context: settings.max_context.map(usize::from),
+            prefill: settings.prefill,
+            compiled: settings.compiled.as_deref(),
+            verify: settings.verify,
+            speculate: settings.speculate.is_some(),
+        };
+        let mut decoder = opening.decoder().map_err(CliError::failed)?;
         decoder.set_cancel(cancel.clone());
-        if let Some(prefill) = prefill.clone() {
-            let load = move || Session::new(runtime, &prefill, provider, &options);
-            decoder.set_companion(Companion::new(settings.prefill, load));
-        }
         Ok(Placed { decoder, provider })
     })
 }

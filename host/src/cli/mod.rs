@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod calibrate;
 mod chat;
+mod compile;
 mod doctor;
 mod error;
 mod eval;
@@ -65,6 +66,7 @@ fn run(mut args: Args) -> Result<Exit, CliError> {
     match args.command.take() {
         Some(Command::Bench(bench)) => bench::bench(&bench, args.verbose, args.quiet),
         Some(Command::Eval(eval)) => eval::eval(eval, args.quiet),
+        Some(Command::Compile(compile)) => compile::run(compile, args.quiet),
         Some(Command::Calibrate(calibrate)) => calibrate::run(calibrate, args.quiet),
         Some(Command::Doctor(doctor)) => doctor::doctor(&doctor, args.quiet),
         None => converse(args),

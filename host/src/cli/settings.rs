@@ -41,6 +41,8 @@ pub(super) struct LoadSettings {
     /// Most tokens in a draft.
     pub(super) speculate: Option<NonZeroUsize>,
     pub(super) prefill: Prefill,
+    /// Folder with compiled graphs.
+    pub(super) compiled: Option<PathBuf>,
     pub(super) verify: bool,
 }
 
@@ -110,7 +112,7 @@ impl LoadSettings {
             prepack: if args.low_memory { Prepack::Frugal } else { usual.prepack },
             ..usual
         };
-        Self { model, provider, session, max_context, speculate, prefill, verify: args.verify }
+        Self { model, provider, session, max_context, speculate, prefill, compiled: args.compiled, verify: args.verify }
     }
 }
 

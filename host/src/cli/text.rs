@@ -44,24 +44,15 @@ pub(super) struct PlaceArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     threads: Option<String>,
 
-    /// What runs the text: same takes the general graph, auto the package's graph for prompts if it has one, int8 insists on it
-    #[arg(long, value_name = "GRAPH", default_value = "same")]
-    prefill: String,
-
     /// Compare all files of the package with the hashes in its manifest first
     #[arg(long)]
     verify: bool,
 }
 
 impl PlaceArgs {
-    /// The same place for a reference, whose prompts run on its general graph.
-    pub(super) fn of_reference(&self) -> Self {
-        Self { prefill: "same".to_owned(), ..self.clone() }
-    }
-
-    /// How to load the package at `model`.
+    /// How to load the package at `model`, whose general graph runs everything.
     pub(super) fn settings(self, model: PathBuf, problems: &mut Problems) -> LoadSettings {
-        let Self { provider, threads, prefill, verify } = self;
+        let Self { provider, threads, verify } = self;
         let args = RuntimeArgs {
             provider,
             threads,
@@ -69,7 +60,8 @@ impl PlaceArgs {
             low_memory: false,
             max_context: None,
             speculate: None,
-            prefill,
+            prefill: "same".to_owned(),
+            compiled: None,
             verify,
         };
         LoadSettings::resolve(model, args, problems)

@@ -5,8 +5,8 @@ use ort::memory::Allocator;
 use ort::session::{IoBinding, RunOptions, SessionOutputs};
 use ort::value::{Shape, Tensor};
 
-use crate::session::{Placement, Session};
-use crate::state::{State, StateError, cpu};
+use crate::session::{Memory, Placement, Session};
+use crate::state::{State, StateError};
 
 /// A session and its bindings. Several graphs may work on one state, each in a place of its own.
 pub(super) struct Graph {
@@ -26,6 +26,7 @@ struct Ports {
     input_ids: String,
     attention_mask: String,
     logits: String,
+    logits_to_keep: String,
 }
 
 /// Which tokens of a run get logits.
@@ -53,6 +54,7 @@ impl Graph {
                 input_ids: inputs.input_ids.name,
                 attention_mask: inputs.attention_mask.name,
                 logits: output,
+                logits_to_keep: keep,
             },
             ids: Tensor::new(&allocator, [1_usize, 1])?,
             logits_to_keep: Tensor::new(&allocator, Shape::default())?,
@@ -61,7 +63,7 @@ impl Graph {
         };
         graph.logits_to_keep.extract_tensor_mut().1.fill(1);
         graph.binding.bind_input(&*graph.ports.input_ids, &graph.ids)?;
-        graph.binding.bind_input(&*keep, &graph.logits_to_keep)?;
+        graph.binding.bind_input(&*graph.ports.logits_to_keep, &graph.logits_to_keep)?;
         graph.binding.bind_output(&*graph.ports.logits, logits)?;
         Ok(graph)
     }
@@ -89,15 +91,20 @@ impl Graph {
         last: &mut Tensor<f32>,
         state: &mut State,
     ) -> Result<(), StateError> {
-        let Ports { input_ids, attention_mask, logits: output } = &self.ports;
+        let Ports { input_ids, attention_mask, logits: output, .. } = &self.ports;
         let [input_ids, attention_mask, output] = [input_ids, attention_mask, output].map(|name| &**name);
 
-        if self.ids.shape()[1] as usize != tokens.len() {
+        // Elsewhere than in the processor's memory, what is bound is a copy.
+        let bound_for_good = self.session.memory() == Memory::Shared;
+        let is_other_length = self.ids.shape()[1] as usize != tokens.len();
+        if is_other_length {
             self.ids = Tensor::new(&Allocator::default(), [1, tokens.len()])?;
-            self.binding.bind_input(input_ids, &self.ids)?;
         }
         for (slot, &id) in self.ids.extract_tensor_mut().1.iter_mut().zip(tokens) {
             *slot = i64::from(id);
+        }
+        if is_other_length || !bound_for_good {
+            self.binding.bind_input(input_ids, &self.ids)?;
         }
 
         if self.bound != logits {
@@ -114,12 +121,15 @@ impl Graph {
                 Logits::All | Logits::Verified => 0,
             };
             self.logits_to_keep.extract_tensor_mut().1.fill(keep);
+            if !bound_for_good {
+                self.binding.bind_input(&*self.ports.logits_to_keep, &self.logits_to_keep)?;
+            }
             self.bound = logits;
         }
         if logits != Logits::Last {
             // The output is declared with one row. A buffer for more is refused, and one that the runtime allocates is not. It
             // comes from the runtime's arena, which hands out the same memory again and again.
-            self.binding.bind_output_to_device(output, &cpu()?)?;
+            self.binding.bind_output_to_device(output, &Memory::Shared.info()?)?;
         }
 
         // Its length is the number of tokens, so that it cannot be the same tensor for two steps.

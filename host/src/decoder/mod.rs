@@ -2,17 +2,25 @@
 //!
 //! Everything above it (engine, sampling, stop rules) is tested with a scripted [`Decoder`] and knows no ONNX Runtime.
 
+mod any;
 mod companion;
+mod embedding;
+mod fixed;
 mod graph;
+mod open;
 mod ort;
 mod settings;
 
 use std::error::Error;
 use std::time::Duration;
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
+pub use self::any::AnyDecoder;
 pub use self::companion::{Companion, LOADED_FROM, USED_FROM};
+pub use self::embedding::EmbeddingError;
+pub use self::fixed::FixedDecoder;
+pub use self::open::{OpenError, Opening};
 pub use self::ort::OrtDecoder;
 pub use self::settings::DecoderSettings;
 pub use crate::state::StateValues;
@@ -26,6 +34,17 @@ pub trait Decoder {
     /// and the state is as before. On [`DecoderError::Cancelled`] some of the tokens were run, or the state was lost and is empty, as
     /// [`Decoder::len`] tells. After [`DecoderError::Run`] the state is undefined until [`Decoder::reset`].
     fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError>;
+
+    /// As [`Decoder::step`], but returns the logits of every token: `[tokens, vocab_size]`. They need memory accordingly.
+    ///
+    /// Unless a decoder knows better, the tokens are run one by one. Then, if a run fails, those before it were run.
+    fn step_all(&mut self, tokens: &[u32]) -> Result<Array2<f32>, DecoderError> {
+        let mut rows = Array2::zeros((tokens.len(), self.vocab_size()));
+        for (token, mut row) in tokens.iter().zip(rows.rows_mut()) {
+            row.assign(&self.step(&[*token])?);
+        }
+        Ok(rows)
+    }
 
     /// Whether [`Decoder::verify`] and [`Decoder::truncate`] work: whether tokens can be taken back. Otherwise they fail with
     /// [`DecoderError::NoRollback`].
@@ -106,13 +125,15 @@ pub enum DecoderError {
     },
     /// A longer context than the graph has position tables for.
     #[error(
-        "--max-context {asked} is more than the {available} tokens that the package was exported for; export it with a larger --max-context, or ask for fewer"
+        "--max-context {asked} is more than the {available} tokens that the package was exported for; export it with a larger {flag}, or ask for fewer"
     )]
     ContextTooLong {
         /// Tokens asked for.
         asked: usize,
         /// Largest number of tokens that the graph takes.
         available: usize,
+        /// What the exporter calls it.
+        flag: &'static str,
     },
     /// There is no marked state to go back to.
     #[error("no state is marked to go back to; mark one after the last reset")]

@@ -57,7 +57,7 @@ impl OrtDecoder {
         let available = session.contract().context_length;
         let context_length = max_context.unwrap_or(available);
         if context_length > available {
-            return Err(DecoderError::ContextTooLong { asked: context_length, available });
+            return Err(DecoderError::ContextTooLong { asked: context_length, available, flag: "--max-context" });
         }
         Self::assemble(session, context_length).map_err(failed_after(0))
     }
@@ -65,7 +65,7 @@ impl OrtDecoder {
     fn assemble(session: Session, context_length: usize) -> Result<Self, StateError> {
         let contract = session.contract();
         let growth = Growth { block: BLOCK, limit: context_length };
-        let state = State::new(&contract.states, growth)?;
+        let state = State::new(&contract.states, growth, session.memory())?;
         let mut logits = Tensor::new(&Allocator::default(), [1, 1, contract.vocab_size])?;
         let mut general = Graph::new(session, 0, &mut logits)?;
         Ok(Self {
@@ -120,11 +120,6 @@ impl OrtDecoder {
         self.general.placement()
     }
 
-    /// As [`Decoder::step`], but returns the logits of every token: `[tokens, vocab_size]`. They need memory accordingly.
-    pub fn step_all(&mut self, tokens: &[u32]) -> Result<Array2<f32>, DecoderError> {
-        self.run(tokens, Logits::All)
-    }
-
     /// The states by name of their output, in layer order: convolution columns `[1, hidden_size, conv_L_cache - 1]`, and rows
     /// of keys and values `[1, kv_heads, len, head_dim]`.
     pub fn states(&self) -> Result<Vec<StateValues>, DecoderError> {
@@ -136,6 +131,10 @@ impl Decoder for OrtDecoder {
     fn step(&mut self, tokens: &[u32]) -> Result<ArrayView1<'_, f32>, DecoderError> {
         self.run(tokens, Logits::Last)?;
         Ok(ArrayView1::from(self.logits.extract_tensor().1))
+    }
+
+    fn step_all(&mut self, tokens: &[u32]) -> Result<Array2<f32>, DecoderError> {
+        self.run(tokens, Logits::All)
     }
 
     fn can_rollback(&self) -> bool {

@@ -41,7 +41,7 @@ pub fn read(
     let mut reader = BufReader::new(File::open(file).map_err(unreadable)?);
     let mut gathered = Gathered { documents: Vec::new(), room: limit.unwrap_or(usize::MAX) };
     if is_lines(file) {
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         let (mut number, mut bytes) = (0, Vec::new());
         while gathered.room > 0 && next_line(&mut reader, &mut bytes).map_err(unreadable)? {
             number += 1;
@@ -50,11 +50,12 @@ pub fn read(
             }
             match Entry::parse(&bytes).and_then(|entry| entry.tokens(tokenizer, template)) {
                 Ok(tokens) => gathered.add(tokens),
-                Err(problem) => problems.push(format!("line {number}: {problem}")),
+                Err(problem) => problems.add(|| format!("line {number}: {problem}")),
             }
         }
-        if !problems.is_empty() {
-            return Err(DocumentError::Lines { file: file.to_owned(), problems });
+        if problems.count > 0 {
+            let Problems { first: problems, count } = problems;
+            return Err(DocumentError::Lines { file: file.to_owned(), problems, count });
         }
     } else {
         let mut text = String::new();
@@ -68,6 +69,22 @@ pub fn read(
         return Err(DocumentError::Empty { file: file.to_owned() });
     }
     Ok(gathered.documents)
+}
+
+/// What is wrong with a file. Of one in another format that is every line, so that only the first are kept.
+#[derive(Default)]
+struct Problems {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Problems {
+    fn add(&mut self, problem: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.first.len() < MOST_PROBLEMS {
+            self.first.push(problem());
+        }
+    }
 }
 
 /// What was read so far.
@@ -115,12 +132,14 @@ pub enum DocumentError {
         source: io::Error,
     },
     /// Lines that are no documents.
-    #[error("{} has lines that are no documents:{}", file.display(), listed(problems))]
+    #[error("{} has lines that are no documents:{}", file.display(), listed(problems, *count))]
     Lines {
         /// The file.
         file: PathBuf,
-        /// One sentence for each, beginning with its number.
+        /// One sentence for each of the first, beginning with its number.
         problems: Vec<String>,
+        /// How many there are.
+        count: usize,
     },
     /// Nothing to measure with.
     #[error("{} holds no text", file.display())]
@@ -134,9 +153,9 @@ pub enum DocumentError {
 }
 
 /// The first problems, each on a line of its own, and how many more there are.
-fn listed(problems: &[String]) -> String {
-    let mut text: String = problems.iter().take(MOST_PROBLEMS).map(|problem| format!("\n  - {problem}")).collect();
-    if let Some(more) = problems.len().checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
+fn listed(problems: &[String], count: usize) -> String {
+    let mut text: String = problems.iter().map(|problem| format!("\n  - {problem}")).collect();
+    if let Some(more) = count.checked_sub(problems.len()).filter(|more| *more > 0) {
         text += &format!("\n  - and {more} more");
     }
     text

@@ -15,7 +15,7 @@ pub use estimate::{Blocks, Estimate};
 pub use score::{Comparison, compare, likelihood};
 
 use crate::cancel::Cancel;
-use crate::decoder::{Decoder, DecoderError, OrtDecoder};
+use crate::decoder::{Decoder, DecoderError};
 use crate::documents::Window;
 
 /// Most logits of one model that are held at a time: 16 MiB.
@@ -83,9 +83,9 @@ pub struct Divergence {
 ///
 /// # Errors
 /// If the models have different vocabularies, if a run fails or is cancelled, or if logits are not numbers.
-pub fn evaluate(
-    model: &mut OrtDecoder,
-    mut reference: Option<&mut OrtDecoder>,
+pub fn evaluate<D: Decoder>(
+    model: &mut D,
+    mut reference: Option<&mut D>,
     windows: &[Window],
     pass: Pass,
     cancel: &Cancel,
@@ -145,7 +145,7 @@ pub fn work(windows: &[Window]) -> usize {
 }
 
 /// Logits after each of the tokens.
-fn run(model: &mut OrtDecoder, tokens: &[u32], pass: Pass) -> Result<Array2<f32>, DecoderError> {
+fn run<D: Decoder>(model: &mut D, tokens: &[u32], pass: Pass) -> Result<Array2<f32>, DecoderError> {
     if pass == Pass::Prefill {
         return model.step_all(tokens);
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MeasureError, tokens};
 use crate::cancel::Cancel;
-use crate::decoder::OrtDecoder;
+use crate::decoder::{AnyDecoder, OrtDecoder};
 use crate::documents::Window;
 use crate::evaluate::{EvaluationError, Pass, evaluate};
 use crate::package::Package;
@@ -42,7 +42,7 @@ pub struct Agreement {
 /// The texts are random tokens, so that nothing but the two packages is needed; models are less sure about them than about
 /// language, and small differences show. What `lfm2-host eval` finds on language is another number.
 pub fn agreement(
-    model: &mut OrtDecoder,
+    model: &mut AnyDecoder,
     runtime: &'static Runtime,
     reference: &Package,
     threads: usize,
@@ -51,7 +51,7 @@ pub fn agreement(
     // Nothing of what the measured provider is told.
     let options = SessionOptions::with_threads(Some(threads));
     let session = Session::new(runtime, reference, provider::named("cpu")?, &options)?;
-    let mut exact = OrtDecoder::new(session, None)?;
+    let mut exact = AnyDecoder::Dynamic(OrtDecoder::new(session, None)?);
     let contracts = [model.contract(), exact.contract()];
     let length = contracts.map(|contract| contract.context_length).into_iter().fold(LENGTH, usize::min);
     let vocab_size = contracts.map(|contract| contract.vocab_size).into_iter().fold(usize::MAX, usize::min);

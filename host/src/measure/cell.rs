@@ -11,12 +11,11 @@ use sha2::{Digest, Sha256};
 use super::agreement::{Agreement, agreement};
 use super::run::{Procedure, run};
 use super::{MeasureError, Samples, Subject, Test};
-use crate::decoder::{Companion, Decoder, DecoderSettings, OrtDecoder};
+use crate::decoder::{AnyDecoder, Decoder, DecoderSettings, Opening};
 use crate::evaluate::Pass;
 use crate::package::{Package, Prefill};
 use crate::platform::{self, ThermalZone};
 use crate::provider::{self, Fallback, Prepack, SessionOptions};
-use crate::session::Session;
 
 /// What is measured, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +106,8 @@ pub struct Measured {
     pub library: PathBuf,
     /// Its version.
     pub runtime_version: String,
+    /// Dialect of the graphs that ran, which are not those of the processor on every provider.
+    pub dialect: String,
     /// What the provider ran on, in words that tell a simulator.
     pub device: String,
     /// How the decoder computes.
@@ -115,7 +116,8 @@ pub struct Measured {
     pub samples: Samples,
     /// Nanoseconds from opening the package to a decoder that is ready, with loading ONNX Runtime.
     pub load_ns: u64,
-    /// Nanoseconds of that for creating the session: reading the graph, and bringing the weights into the kernels' form.
+    /// Nanoseconds of that for creating the session, or both of a pair of static graphs: reading the graph, compiling it where that
+    /// is done, and bringing the weights into the kernels' form.
     pub session_ns: u64,
     /// Nanoseconds of the first run, of one token.
     pub first_run_ns: u64,
@@ -154,15 +156,24 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let runtime = provider::load_runtime(&[provider], cell.library.as_deref())?;
     let options = cell.session_options();
     let session_start = Instant::now();
-    let session = Session::new(runtime, &package, provider, &options)?;
+    let opening = Opening {
+        runtime,
+        package: &package,
+        provider,
+        options: options.clone(),
+        max_context: None,
+        prefill: cell.prefill,
+        compiled: None,
+        verify: false,
+        speculate: cell.speculate > 0,
+    };
+    let mut decoder = opening.decoder()?;
     let session_ns = nanoseconds(session_start);
     let devices = provider.devices(runtime, &options)?;
     let device = devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let mut decoder = OrtDecoder::new(session, None)?;
-    decoder.set_chunk(cell.chunk);
-    if let Some(prefill) = package.prefill(cell.prefill)? {
-        let load = move || Session::new(runtime, &prefill, provider, &options);
-        decoder.set_companion(Companion::new(cell.prefill, load));
+    // Static graphs have chunks of their own.
+    if let AnyDecoder::Dynamic(decoder) = &mut decoder {
+        decoder.set_chunk(cell.chunk);
     }
     let load_ns = nanoseconds(start);
 
@@ -191,6 +202,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     Ok(Measured {
         library: runtime.library().to_owned(),
         runtime_version: runtime.version().to_owned(),
+        dialect: decoder.contract().dialect.clone(),
         device,
         settings,
         samples,
@@ -200,7 +212,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
         peak_bytes: peak_load.max(peak_run),
         peak_run_bytes: peak_run.filter(|_| is_apart),
         device_bytes,
-        placement: Some(decoder.placement().counts()),
+        placement: Some(decoder.placed()),
         compile_ns: None,
         cache_hit: None,
         thermal_before,

@@ -34,7 +34,7 @@ pub use test::Test;
 use std::io;
 use std::path::PathBuf;
 
-use crate::decoder::DecoderError;
+use crate::decoder::{DecoderError, OpenError};
 use crate::evaluate::EvaluationError;
 use crate::package::PackageError;
 use crate::provider::ProviderError;
@@ -66,6 +66,9 @@ pub enum MeasureError {
     /// The graph cannot be loaded.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The graphs for the provider cannot be loaded.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A step failed.
     #[error(transparent)]
     Decoder(#[from] DecoderError),

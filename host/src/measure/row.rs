@@ -233,6 +233,7 @@ impl Row {
             None => (None, None),
         };
         Self {
+            subject: Subject { dialect: measured.dialect.clone(), ..empty.subject },
             provider_device: Some(measured.device.clone()),
             chunk: settings.chunk,
             prefill: Some(settings.prefill.clone()),

@@ -72,6 +72,7 @@ pub(crate) fn measured() -> Measured {
     Measured {
         library: "libonnxruntime.so".into(),
         runtime_version: "1.32.0".to_owned(),
+        dialect: "contrib".to_owned(),
         device: "CPU (AuthenticAMD)".to_owned(),
         settings: DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() },
         samples,
@@ -161,7 +162,7 @@ pub(crate) fn contract(weight_bytes: u64) -> Contract {
         state("value", "float16", r#"["batch",2,"rows",8]"#),
     ];
     let text = format!(
-        r#"{{"version":{version},"family":"lfm2","dialect":"contrib","purpose":"general","precision":"q4","opset":21,
+        r#"{{"version":{version},"family":"lfm2","dialect":"contrib","purpose":"general","preferred":true,"precision":"q4","opset":21,
             "minimum_runtime_minor":30,"padding":"none","vocab_size":96,"hidden_size":4,"layers":2,"context_length":64,
             "rope":null,"table":{{"rows":96,"columns":4,"format":{{"kind":"dense","dtype":"float32"}},"values":{location},
             "scales":null,"zero_points":null}},"weight_bytes":{weight_bytes},

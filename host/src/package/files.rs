@@ -44,12 +44,13 @@ fn check(
 }
 
 /// Where the file that the manifest calls `name` lies; none if that is outside of `folder`.
-pub(super) fn path_in(folder: &Path, name: &str) -> Option<PathBuf> {
+pub(crate) fn path_in(folder: &Path, name: &str) -> Option<PathBuf> {
     let inside = !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     inside.then(|| folder.join(name))
 }
 
-fn size_problem(path: &Path, file: &ManifestFile) -> Option<String> {
+/// What is wrong with a file, judging by its size.
+pub(crate) fn size_problem(path: &Path, file: &ManifestFile) -> Option<String> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Some(format!("{} is not a file", file.name)),
         Ok(metadata) if metadata.len() != file.size => {
@@ -61,7 +62,8 @@ fn size_problem(path: &Path, file: &ManifestFile) -> Option<String> {
     }
 }
 
-fn hash_problem(path: &Path, file: &ManifestFile) -> Option<String> {
+/// What is wrong with a file, judging by its SHA-256.
+pub(crate) fn hash_problem(path: &Path, file: &ManifestFile) -> Option<String> {
     match sha256(path) {
         Ok(found) if found.eq_ignore_ascii_case(&file.sha256) => None,
         Ok(found) => Some(format!("{} has the SHA-256 {found} instead of {}", file.name, file.sha256)),

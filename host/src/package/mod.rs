@@ -2,16 +2,20 @@
 
 mod files;
 mod metadata;
+mod pair;
 mod prefill;
 mod select;
 
 use std::fs::{self, File};
 use std::path::{self, Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose};
+use lfm2_graphs::contract::{
+    Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose, Target,
+};
 
-pub(crate) use files::sha256;
+pub(crate) use files::{hash_problem, path_in, sha256, size_problem};
 use metadata::MetadataError;
+pub use pair::Pair;
 pub use prefill::Prefill;
 
 /// One graph of a package, described and complete.
@@ -112,6 +116,13 @@ impl Package {
 
 /// The contract stored in the ONNX file at `path`.
 fn contract_of(path: &Path) -> Result<Contract, PackageError> {
+    let text = metadata_of(path, METADATA_KEY)?;
+    let text = text.ok_or_else(|| PackageError::NoContract { path: path.to_owned() })?;
+    Contract::from_json(&text).map_err(|source| PackageError::Contract { path: path.to_owned(), source })
+}
+
+/// What the ONNX file at `path` has under `key` in its metadata.
+pub(crate) fn metadata_of(path: &Path, key: &str) -> Result<Option<String>, PackageError> {
     let unreadable = |source| PackageError::Unreadable { path: path.to_owned(), source };
     // Before opening it: opening a pipe waits for somebody who writes.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -120,12 +131,10 @@ fn contract_of(path: &Path) -> Result<Contract, PackageError> {
     }
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
-    let text = metadata::find(file, length, METADATA_KEY).map_err(|error| match error {
+    metadata::find(file, length, key).map_err(|error| match error {
         MetadataError::Io(source) => unreadable(source),
         other => PackageError::NotOnnx { path: path.to_owned(), reason: other.to_string() },
-    })?;
-    let text = text.ok_or_else(|| PackageError::NoContract { path: path.to_owned() })?;
-    Contract::from_json(&text).map_err(|source| PackageError::Contract { path: path.to_owned(), source })
+    })
 }
 
 /// The folder of the files that are neither graphs nor weights: that of `graph`, or in the layout of the hub the one above `onnx`.
@@ -239,6 +248,30 @@ pub enum PackageError {
         graph: PathBuf,
         /// What lies in the companion's place.
         companion: PathBuf,
+    },
+    /// A provider that the package has no graphs for.
+    #[error("{graph} has no graphs for --ep {target} beside it; write them with `lfm2-export MODEL --for cpu,{target} --out {out}`", graph = graph.display(), out = out.display())]
+    NoTarget {
+        /// The general graph.
+        graph: PathBuf,
+        /// What the graphs were to be for.
+        target: Target,
+        /// What the package was exported to.
+        out: PathBuf,
+    },
+    /// Graphs that were not exported together.
+    #[error(
+        "the graphs for --ep {target} beside {graph} do not belong to it; export the model again with --for cpu,{target}:\n{problems}",
+        graph = graph.display(),
+        problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    )]
+    Pair {
+        /// The general graph.
+        graph: PathBuf,
+        /// What the graphs are for.
+        target: Target,
+        /// One sentence for each difference.
+        problems: Vec<String>,
     },
     /// Verification of a graph that no manifest lists.
     #[error("{graph} cannot be verified: there is no {MANIFEST_NAME} in {folder} that lists it", graph = graph.display(), folder = folder.display())]

@@ -9,7 +9,7 @@ use super::{Package, PackageError, contract_of, files};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefill {
-    /// The graph for prompts if there is one and the prompt is long.
+    /// The graph for prompts if there is one, it is as exact as the general one, and the prompt is long.
     #[default]
     Auto,
     /// The graph for prompts, always.
@@ -38,7 +38,7 @@ impl Package {
     pub fn prefill(&self, wanted: Prefill) -> Result<Option<Self>, PackageError> {
         match wanted {
             Prefill::Same => Ok(None),
-            Prefill::Auto => self.companion(),
+            Prefill::Auto => Ok(self.companion()?.filter(|companion| companion.contract.preferred)),
             Prefill::Int8 => {
                 let missing = || PackageError::NoPrefill { graph: self.graph.clone() };
                 self.companion()?.ok_or_else(missing).map(Some)

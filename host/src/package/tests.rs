@@ -31,6 +31,7 @@ fn contract(precision: &str, dialect: &str) -> Contract {
             scales: None,
             zero_points: None,
         },
+        preferred: true,
         weight_bytes: 0,
         inputs: Inputs::Ids(IdInputs {
             input_ids: port("input_ids"),

@@ -3,12 +3,14 @@
 mod device_memory;
 mod machine;
 mod memory;
+mod output;
 mod process;
 mod sensors;
 
 pub use device_memory::device_memory;
 pub use machine::{Machine, available_memory, largest_cache};
 pub use memory::{peak_memory, reset_peak_memory};
+pub(crate) use output::keep_output_clean;
 pub use process::{ended, keep_from_interrupts};
 pub use sensors::{ThermalZone, core_frequencies, thermal_zones};
 
@@ -65,47 +67,9 @@ pub fn default_threads() -> usize {
     num_cpus::get_physical().clamp(1, allowed)
 }
 
-/// Starts this program once more with huge pages for its memory, where that is to be asked for and can only be asked for before
-/// the start: Linux with glibc. A decode step reads all weights, and with small pages the processor looks up ten thousands of
-/// addresses meanwhile. Does nothing if the variable `GLIBC_TUNABLES` is set, to whatever; what is set can switch this off.
-///
-/// Only for programs: it ends what this process has done so far.
-pub fn prefer_huge_pages() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        use std::os::unix::process::CommandExt;
-
-        /// The setting of glibc that asks the system for huge pages.
-        const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
-
-        let policy = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-        let mut arguments = env::args_os();
-        let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else { return };
-        if are_huge_pages_on_request(&policy) && env::var_os(HUGE_PAGES.0).is_none() {
-            let mut command = std::process::Command::new(program);
-            let error = command.arg0(name).args(arguments).env(HUGE_PAGES.0, HUGE_PAGES.1).exec();
-            tracing::debug!(%error, "the program goes on with small pages");
-        }
-    }
-}
-
-/// Whether the system gives huge pages to those who ask, by its own account. The chosen policy is the one in brackets.
-#[cfg(any(test, all(target_os = "linux", target_env = "gnu")))]
-fn are_huge_pages_on_request(policy: &str) -> bool {
-    policy.contains("[madvise]")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn huge_pages_are_asked_for_only_where_that_helps() {
-        assert!(are_huge_pages_on_request("always [madvise] never\n"));
-        for policy in ["[always] madvise never", "always madvise [never]", ""] {
-            assert!(!are_huge_pages_on_request(policy), "{policy}");
-        }
-    }
 
     #[test]
     fn the_library_is_told_from_its_neighbours() {

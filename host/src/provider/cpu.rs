@@ -18,7 +18,8 @@ impl Provider for Cpu {
     }
 
     fn dialects(&self) -> &'static [&'static str] {
-        &["contrib", "portable"]
+        // Static graphs have standard operators and a few that this provider has too; they are slow here, and good for comparison.
+        &["contrib", "portable", "qnn", "coreml", "nnapi"]
     }
 
     fn fallback(&self) -> Fallback {

@@ -6,6 +6,7 @@ use ort::session::builder::SessionBuilder;
 use super::known::{ANY_NUMBER, KnownOption, Values};
 use super::{Device, Fallback, Provider, ProviderError, SessionOptions, Setup, common};
 use crate::runtime::{LIBRARY_FOLDER, Runtime};
+use crate::session::Memory;
 
 /// ONNX Runtime's kernels for CUDA.
 pub(super) struct Cuda;
@@ -35,6 +36,11 @@ impl Provider for Cuda {
 
     fn known_options(&self) -> &'static [KnownOption] {
         OPTIONS
+    }
+
+    fn memory(&self, options: &SessionOptions) -> Memory {
+        let device = options.provider.iter().find(|(key, _)| key == "device_id");
+        Memory::Cuda { device: device.and_then(|(_, value)| value.parse().ok()).unwrap_or_default() }
     }
 
     fn builds(&self) -> &'static [&'static str] {

@@ -29,6 +29,7 @@ use lfm2_graphs::contract::Contract;
 use ort::session::builder::SessionBuilder;
 
 use crate::runtime::{LIBRARY_FOLDER, Plugin, Runtime, RuntimeError};
+use crate::session::Memory;
 
 /// Something that ONNX Runtime can run graphs on.
 pub trait Provider: Send + Sync {
@@ -54,6 +55,11 @@ pub trait Provider: Send + Sync {
     /// The library that it comes in, if that is not ONNX Runtime's.
     fn plugin(&self) -> Option<&'static Plugin> {
         None
+    }
+
+    /// The memory that sessions with these options work in.
+    fn memory(&self, _options: &SessionOptions) -> Memory {
+        Memory::Shared
     }
 
     /// What is done if a part of a graph would run elsewhere, unless [`SessionOptions::fallback`] says.

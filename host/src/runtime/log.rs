@@ -35,7 +35,11 @@ fn is_expected(message: &str) -> bool {
     let more_logits =
         message.contains("Expected shape from model of") && message.contains("does not match actual shape of");
     // What the plugin for Qualcomm's NPUs says about every session, on systems where it could not be otherwise.
-    let inevitable = ["File mapped weights feature is only available", "EPContext encryption config unavailable"];
+    let inevitable = [
+        "File mapped weights feature is only available",
+        "EPContext encryption config unavailable",
+        "Skip compatibility validation on x86 platforms",
+    ];
     inevitable.iter().any(|remark| message.contains(remark))
         || more_logits
         || message.contains("appears in graph inputs and will not be treated as constant value/weight")

@@ -97,6 +97,12 @@ impl Runtime {
         &self.built_in
     }
 
+    /// Version of the library of a provider, by ONNX Runtime's name for it; none if it is not loaded or does not tell.
+    pub(crate) fn provider_version(&self, provider: &str) -> Option<String> {
+        let mut devices = self.environment.devices().filter(|device| device.ep().is_ok_and(|name| name == provider));
+        devices.find_map(|device| raw::provider_version(&device))
+    }
+
     /// Fails if the library is older than 1.`minor`, which the graph `needed_by` says it needs.
     pub fn require(&self, minor: u32, needed_by: &Path) -> Result<(), RuntimeError> {
         if self.minor >= minor {

@@ -7,6 +7,7 @@ use std::ptr;
 use std::slice;
 
 use ort::AsPointer;
+use ort::device::Device;
 use ort::session::Session;
 use ort::sys::OrtStatusPtr;
 
@@ -35,6 +36,20 @@ pub(super) fn built_in() -> ort::Result<Vec<String>> {
     // SAFETY: what is released is what was returned, and nothing refers to it any more.
     checked(unsafe { (api.ReleaseAvailableProviders)(names, count) })?;
     Ok(copied)
+}
+
+/// Version of the library of the provider that `device` belongs to, if it tells.
+pub(super) fn provider_version(device: &Device<'_>) -> Option<String> {
+    let api = ort::api();
+    // SAFETY: the device is alive, and what is returned belongs to it.
+    let pairs = unsafe { (api.EpDevice_EpMetadata)(device.ptr()) };
+    if pairs.is_null() {
+        return None;
+    }
+    // SAFETY: the pairs are alive, and the key ends with a zero byte.
+    let version = unsafe { (api.GetKeyValue)(pairs, c"version".as_ptr()) };
+    // SAFETY: the string belongs to the pairs and ends with a zero byte, or is null.
+    Some(unsafe { text(version) }).filter(|version| !version.is_empty())
 }
 
 /// Every node of the graph of `session` as it was when the providers had taken their parts. The session has to be created with the

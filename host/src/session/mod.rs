@@ -1,8 +1,12 @@
 //! One graph, loaded onto a provider.
 
+mod compile;
+mod memory;
 mod placement;
 mod trial;
 
+pub(crate) use compile::compile;
+pub use memory::Memory;
 pub use placement::{PlacedNode, Placement};
 pub use trial::trial;
 
@@ -15,6 +19,7 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::package::Package;
+use crate::platform;
 use crate::provider::{self, Fallback, Provider, ProviderError, SessionOptions, Setup};
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -27,6 +32,7 @@ pub struct Session {
     pub(crate) inner: OrtSession,
     pub(crate) contract: Contract,
     placement: Placement,
+    memory: Memory,
 }
 
 impl Session {
@@ -37,22 +43,44 @@ impl Session {
         provider: &dyn Provider,
         options: &SessionOptions,
     ) -> Result<Self, SessionError> {
+        Self::compiled(runtime, package, package.graph(), provider, options)
+    }
+
+    /// Loads the ONNX file `graph`, which `provider` made from the graph of `package` ahead of time.
+    pub(crate) fn compiled(
+        runtime: &Runtime,
+        package: &Package,
+        graph: &Path,
+        provider: &dyn Provider,
+        options: &SessionOptions,
+    ) -> Result<Self, SessionError> {
         let contract = package.contract();
         provider::check(provider, contract)?;
         runtime.require(contract.minimum_runtime_minor, package.graph())?;
         let fingerprint = package.fingerprint();
         let setup = Setup { runtime, options, fingerprint: fingerprint.as_deref() };
-        let (inner, placement) = load(package.graph(), provider, &setup)?;
+        let (inner, placement) = load(graph, provider, &setup)?;
         let problems = differences(&inner, contract);
         if !problems.is_empty() {
-            return Err(SessionError::Ports { graph: package.graph().to_owned(), problems });
+            return Err(SessionError::Ports { graph: graph.to_owned(), problems });
         }
-        Ok(Self { inner, contract: contract.clone(), placement })
+        Ok(Self { inner, contract: contract.clone(), placement, memory: provider.memory(options) })
     }
 
     /// Description of the graph.
     pub fn contract(&self) -> &Contract {
         &self.contract
+    }
+
+    /// The memory that it works in.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// Lets decoders take this session's memory for another one, to test what they do then.
+    #[doc(hidden)]
+    pub fn taken_for(self, memory: Memory) -> Self {
+        Self { memory, ..self }
     }
 
     /// Which of its nodes runs where.
@@ -73,7 +101,8 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
     let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
     let (key, value) = placement::RECORD;
     let builder = builder.with_config_entry(key, value).map_err(|error| failed(error.into()))?;
-    let session = provider.configure(builder, setup)?.commit_from_file(graph).map_err(failed)?;
+    let mut builder = provider.configure(builder, setup)?;
+    let session = clean(provider, || builder.commit_from_file(graph)).map_err(failed)?;
     let placement = Placement::of(&session).map_err(failed)?;
     let name = provider.runtime_name();
     let count = placement.elsewhere(name).count();
@@ -99,6 +128,11 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
             })
         }
     }
+}
+
+/// Does `work`. What the library of a plugin prints meanwhile is kept from standard output.
+fn clean<T>(provider: &dyn Provider, work: impl FnOnce() -> T) -> T {
+    if provider.plugin().is_some() { platform::keep_output_clean(work) } else { work() }
 }
 
 /// What the contract says otherwise than the graph. Nothing may be allocated by a contract before this is empty.
@@ -182,6 +216,14 @@ pub enum SessionError {
     /// ONNX Runtime could not load the file.
     #[error("{graph} cannot be loaded: {reason}", graph = graph.display())]
     Load {
+        /// The ONNX file.
+        graph: PathBuf,
+        /// What ONNX Runtime said.
+        reason: String,
+    },
+    /// The provider's compiler failed.
+    #[error("{graph} cannot be compiled: {reason}", graph = graph.display())]
+    Compile {
         /// The ONNX file.
         graph: PathBuf,
         /// What ONNX Runtime said.

@@ -24,7 +24,7 @@ pub fn trial(provider: &dyn Provider, setup: &Setup<'_>) -> Result<(), SessionEr
     let (key, value) = RECORD;
     let builder = builder.with_config_entry(key, value).map_err(|error| runtime(error.into()))?;
     let builder = provider.configure(builder, setup)?;
-    let (placement, sums) = run(&builder).map_err(runtime)?;
+    let (placement, sums) = super::clean(provider, || run(&builder)).map_err(runtime)?;
     if placement.elsewhere(provider.runtime_name()).count() > 0 {
         return Err(failed(placement.summary_elsewhere(provider.runtime_name())));
     }

@@ -4,11 +4,13 @@ mod rollback;
 
 use half::f16;
 use lfm2_graphs::contract::{self, ContractError, DType, Update};
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, Allocator};
 use ort::session::{IoBinding, SessionOutputs};
 use ort::value::{DynTensor, PrimitiveTensorElementType, TensorElementType};
 
 use rollback::History;
+
+use crate::session::Memory;
 
 /// Axis of the tokens in the states that have one row per token.
 const ROWS: usize = 2;
@@ -24,6 +26,7 @@ pub(crate) struct State {
     cuttable_from: Option<usize>,
     growth: Growth,
     mark: Option<Mark>,
+    memory: Memory,
 }
 
 /// What is needed to go back to an earlier state of the sequence.
@@ -48,6 +51,8 @@ struct StateTensor {
     /// Shape with batch 1 and no rows.
     empty: Vec<usize>,
     value: DynTensor,
+    /// Where `value` is, but for the first one.
+    memory: Memory,
     /// Of a convolution in a graph that returns its columns.
     history: Option<History>,
     /// For each binding, whether `value` is bound there as both past and present, which lasts until it is replaced.
@@ -58,17 +63,19 @@ struct StateTensor {
 pub(crate) const BINDINGS: usize = 2;
 
 impl State {
-    /// The state before the first token. Fails on a contract that describes no such state.
-    pub(crate) fn new(states: &[contract::State], growth: Growth) -> Result<Self, StateError> {
+    /// The state before the first token, for graphs that work in `memory`. Fails on a contract that describes no such state.
+    pub(crate) fn new(states: &[contract::State], growth: Growth, memory: Memory) -> Result<Self, StateError> {
         let capacity = growth.block.min(growth.limit);
-        let tensors = states.iter().map(|spec| StateTensor::new(spec, capacity)).collect::<Result<_, _>>()?;
-        Ok(Self { tensors, len: 0, cuttable_from: None, growth, mark: None })
+        let tensors = states.iter().map(|spec| StateTensor::new(spec, capacity, memory)).collect::<Result<_, _>>()?;
+        Ok(Self { tensors, len: 0, cuttable_from: None, growth, mark: None, memory })
     }
 
     /// Whether [`State::remember`] and [`State::cut`] work: caches can always be shortened, convolutions only if the graph
     /// returns their columns.
+    /// The processor has to reach the states for that.
     pub(crate) fn can_cut(&self) -> bool {
-        self.tensors.iter().all(|tensor| tensor.spec.kind.grows() || tensor.history.is_some())
+        self.memory == Memory::Shared
+            && self.tensors.iter().all(|tensor| tensor.spec.kind.grows() || tensor.history.is_some())
     }
 
     /// Number of tokens that the state can be cut after, at least.
@@ -126,7 +133,7 @@ impl State {
 
     /// Keeps what is needed to cut the state after any token of the next run, and asks that run for its columns.
     pub(crate) fn remember(&mut self, binding: &mut IoBinding) -> Result<(), StateError> {
-        let memory = cpu()?;
+        let memory = self.memory.info()?;
         for tensor in &mut self.tensors {
             if let Some(history) = &mut tensor.history {
                 history.remember(&tensor.value)?;
@@ -221,11 +228,6 @@ impl State {
 /// Name, shape and values of a state. Of one that is kept as int8 they are the numbers as stored, without their scales.
 pub type StateValues = (String, Vec<usize>, Vec<f32>);
 
-/// Where the runtime is to allocate an output whose shape only it knows.
-pub(crate) fn cpu() -> ort::Result<MemoryInfo<'static>> {
-    MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
-}
-
 impl Growth {
     /// The next capacity with room for `needed` rows. Each growth adds a quarter at least, so that copying is a small part of
     /// the work however long the sequence becomes, and at most a fifth of the room is unused.
@@ -236,7 +238,7 @@ impl Growth {
 }
 
 impl StateTensor {
-    fn new(spec: &contract::State, capacity: usize) -> Result<Self, StateError> {
+    fn new(spec: &contract::State, capacity: usize, memory: Memory) -> Result<Self, StateError> {
         let wrong = || StateError::Shape { name: spec.past.name.clone() };
         let dims = spec.past.shape.iter().enumerate();
         let empty: Vec<usize> = dims
@@ -251,17 +253,20 @@ impl StateTensor {
         if empty.len() != rank {
             return Err(wrong());
         }
-        let rows = if spec.update == Update::InPlace { capacity } else { 0 };
+        let shared = memory == Memory::Shared;
+        let rows = if spec.update == Update::InPlace && shared { capacity } else { 0 };
         let value = allocate(spec, &with_rows(spec, &empty, rows))?;
         let history = match spec.columns {
-            Some(_) => History::new(spec, allocate(spec, &empty)?)?,
-            None => None,
+            Some(_) if shared => History::new(spec, allocate(spec, &empty)?)?,
+            _ => None,
         };
-        Ok(Self { spec: spec.clone(), empty, value, history, bound: [false; BINDINGS] })
+        Ok(Self { spec: spec.clone(), empty, value, memory, history, bound: [false; BINDINGS] })
     }
 
+    /// Whether runs write into `value`. In other memory than the processor's they return a new tensor each time, which any graph
+    /// does that is not given the old one for it.
     fn is_in_place(&self) -> bool {
-        self.spec.update == Update::InPlace
+        self.spec.update == Update::InPlace && self.memory == Memory::Shared
     }
 
     /// Rows that there is room for, if it is a cache that is updated in place.
@@ -277,7 +282,7 @@ impl StateTensor {
             self.bound[index] = true;
         } else {
             // The runtime allocates, because only it knows the shape before the run.
-            binding.bind_output_to_device(&*self.spec.present.name, &cpu()?)?;
+            binding.bind_output_to_device(&*self.spec.present.name, &self.memory.info()?)?;
         }
         Ok(())
     }
@@ -306,6 +311,9 @@ impl StateTensor {
 
     /// A tensor with the elements of `from`, which is one of this state.
     fn copied(&self, from: &DynTensor) -> Result<DynTensor, StateError> {
+        if let Memory::Cuda { device } = self.memory {
+            return Ok(from.to(AllocationDevice::CUDA, device)?);
+        }
         let shape: Vec<usize> = from.shape().iter().map(|&size| usize::try_from(size).unwrap_or_default()).collect();
         let mut to = allocate(&self.spec, &shape)?;
         copy_elements(&self.spec, from, &mut to)?;
@@ -323,10 +331,18 @@ impl StateTensor {
 
     fn values(&self, len: usize) -> Result<StateValues, StateError> {
         let rows = if self.spec.kind.grows() { Some(len) } else { None };
+        let moved;
+        let value = match self.memory {
+            Memory::Cuda { .. } => {
+                moved = self.value.to(AllocationDevice::CPU, 0)?;
+                &moved
+            }
+            Memory::Shared | Memory::Apart => &self.value,
+        };
         let values = match self.spec.past.dtype {
-            DType::Float16 => used::<f16>(&self.value, rows)?.into_iter().map(f16::to_f32).collect(),
-            DType::Int8 => used::<i8>(&self.value, rows)?.into_iter().map(f32::from).collect(),
-            _ => used::<f32>(&self.value, rows)?,
+            DType::Float16 => used::<f16>(value, rows)?.into_iter().map(f16::to_f32).collect(),
+            DType::Int8 => used::<i8>(value, rows)?.into_iter().map(f32::from).collect(),
+            _ => used::<f32>(value, rows)?,
         };
         Ok((self.spec.present.name.clone(), with_rows(&self.spec, &self.empty, len), values))
     }
@@ -471,7 +487,7 @@ mod tests {
     fn growing_keeps_the_rows_of_every_head() {
         Runtime::load(None).unwrap();
         for dtype in [DType::Float32, DType::Float16, DType::Int8] {
-            let mut state = State::new(&[cache(dtype)], GROWTH).unwrap();
+            let mut state = State::new(&[cache(dtype)], GROWTH, Memory::Shared).unwrap();
             let value = |head: usize, row: usize, column: usize| (head * 50 + row * 10 + column) as f32;
             let rows = |len: usize| -> Vec<f32> {
                 let all = (0..2).flat_map(|head| (0..len).map(move |row| (head, row)));
@@ -505,7 +521,7 @@ mod tests {
     #[test]
     fn every_cache_is_bound_before_the_next_one_grows() {
         Runtime::load(None).unwrap();
-        let mut state = State::new(&[cache(DType::Float32), cache(DType::Float16)], GROWTH).unwrap();
+        let mut state = State::new(&[cache(DType::Float32), cache(DType::Float16)], GROWTH, Memory::Shared).unwrap();
         // Too large for any memory, so that growing fails half way.
         let width = std::mem::replace(&mut state.tensors[1].empty[ROWS + 1], usize::MAX);
         let mut bound = Vec::new();
@@ -530,13 +546,14 @@ mod tests {
     fn convolution_states_begin_with_zeros() {
         Runtime::load(None).unwrap();
         let conv = spec(StateKind::Conv, DType::Float32, vec!["batch".into(), 2048.into(), 3.into()]);
-        let states: Vec<_> = (0..8).map(|_| State::new(std::slice::from_ref(&conv), GROWTH).unwrap()).collect();
+        let states: Vec<_> =
+            (0..8).map(|_| State::new(std::slice::from_ref(&conv), GROWTH, Memory::Shared).unwrap()).collect();
         for mut state in states {
             assert!(state.values().unwrap()[0].2.iter().all(|&value| value == 0.0));
             // Freed memory is handed out again.
             state.tensors[0].value.try_extract_tensor_mut::<f32>().unwrap().1.fill(1.0);
             drop(state);
-            let next = State::new(std::slice::from_ref(&conv), GROWTH).unwrap();
+            let next = State::new(std::slice::from_ref(&conv), GROWTH, Memory::Shared).unwrap();
             assert!(next.values().unwrap()[0].2.iter().all(|&value| value == 0.0));
         }
     }
@@ -562,7 +579,7 @@ mod tests {
             (conv(vec!["batch".into(), huge.into(), huge.into()]), "shape"),
             (spec(StateKind::Key, DType::Float32, vec![1.into(), 2.into(), 7.into(), 3.into()]), "shape"),
         ] {
-            let message = State::new(&[spec], GROWTH).err().unwrap().to_string();
+            let message = State::new(&[spec], GROWTH, Memory::Shared).err().unwrap().to_string();
             assert!(message.contains(part) && message.contains("past"), "{message}");
         }
     }

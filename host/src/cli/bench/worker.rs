@@ -133,6 +133,11 @@ fn follow(
 ) -> Result<Option<Measured>, String> {
     for line in lines {
         let line = line.map_err(|error| format!("its process cannot be read: {error}"))?;
+        // Libraries of vendors announce themselves where they like.
+        if !line.starts_with(['{', '"']) {
+            tracing::debug!("a process of a cell printed: {line}");
+            continue;
+        }
         match serde_json::from_str(&line) {
             Ok(Report::Repetition) => on_repetition(),
             Ok(Report::Measured(measured)) => return Ok(Some(*measured)),
@@ -193,7 +198,7 @@ mod tests {
             let lines: Vec<_> = lines.iter().map(|line| Ok((*line).to_owned())).collect();
             follow(lines.into_iter(), &mut || seen += 1)
         };
-        assert_eq!(follow(&[&repetition, &repetition]), Ok(None));
+        assert_eq!(follow(&[&repetition, "Qualcomm simulator v2", "", &repetition]), Ok(None));
         assert_eq!(follow(&[&repetition, &failed, &repetition]), Err("no room".to_owned()));
         assert!(follow(&[&repetition, "{\"meas"]).unwrap_err().contains("meas"));
         assert_eq!(seen, 4);

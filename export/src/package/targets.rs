@@ -1,0 +1,194 @@
+//! The graphs for other providers than the CPU: which, of what size, and what keeps them from being written.
+
+use std::collections::BTreeSet;
+
+use lfm2_graphs::contract::{Purpose, Target};
+use lfm2_graphs::dialect::{Fixed, FixedFor};
+use lfm2_graphs::ir::{Content, Source};
+use lfm2_graphs::lfm2::{BuildError, Config};
+
+use crate::check::{Checked, check, rules};
+use crate::proto::{Data, decode, encode};
+
+use super::part::Part;
+use super::{Caches, DialectName, ExportError, Options, OptionsError, Output};
+
+/// Tokens of a run of the graphs for chunks, if nothing else is asked for.
+pub const CHUNK: usize = 128;
+
+/// Rows of keys and values that static graphs are given, if nothing else is asked for and the model takes as many tokens.
+pub const STATIC_CONTEXT: usize = 1024;
+
+/// The providers that a package gets graphs for. The general graph, which is the CPU's, is always written: it has the token table
+/// and most of the weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// The providers.
+    pub providers: BTreeSet<Target>,
+    /// Whether somebody asked for them. What cannot be written is an error then, and a note if they are the default.
+    pub asked: bool,
+    /// Tokens of a run of the graphs for chunks; `None` takes [`CHUNK`], or the context if that is shorter.
+    pub chunk: Option<usize>,
+    /// Rows of keys and values that static graphs are given, which bound the number of tokens; `None` takes [`STATIC_CONTEXT`], or
+    /// the model's context if that is shorter.
+    pub static_context: Option<usize>,
+    /// Whether graphs are written that the provider does not take as a whole.
+    pub force: bool,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        let providers = BTreeSet::from([Target::Cpu, Target::Qnn]);
+        Self { providers, asked: false, chunk: None, static_context: None, force: false }
+    }
+}
+
+impl Targets {
+    /// The general graph alone.
+    pub fn cpu() -> Self {
+        Self { providers: BTreeSet::from([Target::Cpu]), ..Self::default() }
+    }
+
+    /// As if somebody had asked for graphs for `providers`.
+    pub fn asked(providers: impl IntoIterator<Item = Target>) -> Self {
+        Self { providers: providers.into_iter().collect(), asked: true, ..Self::default() }
+    }
+
+    /// The providers beside the CPU.
+    pub(super) fn others(&self) -> impl Iterator<Item = Target> {
+        self.providers.iter().copied().filter(|target| *target != Target::Cpu)
+    }
+
+    /// Fails if the sizes are none, or are given without graphs that have them.
+    pub(super) fn check(&self) -> Result<(), OptionsError> {
+        for (flag, size) in [("chunk", self.chunk), ("static-context", self.static_context)] {
+            if size.is_some() && !self.others().any(Target::is_static) {
+                return Err(OptionsError::IdleSize { flag });
+            }
+            if size == Some(0) {
+                return Err(OptionsError::NoSize { flag });
+            }
+        }
+        match (self.chunk, self.static_context) {
+            (Some(chunk), Some(context)) if chunk > context => Err(OptionsError::Chunk { chunk, context }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tokens of a chunk, and rows before it.
+    fn sizes(&self, config: &Config) -> Result<[usize; 2], OptionsError> {
+        let limit = config.context_length;
+        let past = match self.static_context {
+            None => STATIC_CONTEXT.min(limit),
+            Some(asked) if asked <= limit => asked,
+            Some(asked) => return Err(OptionsError::StaticContext { asked, limit }),
+        };
+        match self.chunk {
+            None => Ok([CHUNK.min(past), past]),
+            Some(chunk) if chunk <= past => Ok([chunk, past]),
+            Some(chunk) => Err(OptionsError::Chunk { chunk, context: past }),
+        }
+    }
+}
+
+impl Options {
+    /// What in these options keeps a graph for another provider from being written, if anything does.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
+        if self.dialect == DialectName::Portable {
+            return Some("they are written with operators of their own, and --dialect portable asks for others");
+        }
+        let int8 = self.caches == Caches::Int8;
+        int8.then_some("they keep keys and values in the type of the activations, and --kv int8 asks for another")
+    }
+}
+
+/// The graphs of one provider. Those of static ones come in pairs that share one data file: the graph for single tokens has every
+/// weight, that for chunks some of them.
+pub(super) struct TargetParts<'f> {
+    pub(super) target: Target,
+    pub(super) parts: Vec<Part<'f>>,
+}
+
+/// Builds the graphs of all providers but the CPU, and says which of the default ones are left out, and why.
+pub(super) fn build<'f>(
+    options: &'f Options,
+    config: &Config,
+    output: &Output,
+    general: &Part<'_>,
+) -> Result<(Vec<TargetParts<'f>>, Vec<String>), ExportError> {
+    let targets = &options.targets;
+    let (mut built, mut notes) = (Vec::new(), Vec::new());
+    if options.purpose == Purpose::Calibrate {
+        return Ok((built, notes));
+    }
+    let [chunk, past] = targets.sizes(config)?;
+    for target in targets.others() {
+        let left_out = |reason: &str| format!("there will be no graphs for {target}: {reason}");
+        if let Some(reason) = options.refusal() {
+            notes.push(left_out(reason));
+            continue;
+        }
+        let parts = match target {
+            Target::Cpu => continue,
+            Target::Cuda => Part::cuda(options, config, output, general).map(|part| vec![part]),
+            Target::Coreml => pair(options, FixedFor::Coreml, [chunk, past], config, output, general),
+            Target::Nnapi => pair(options, FixedFor::Nnapi, [chunk, past], config, output, general),
+            Target::Qnn => pair(options, FixedFor::Qnn, [chunk, past], config, output, general),
+        };
+        let broken: Vec<_> = parts.iter().flatten().filter_map(|part| broken(part, target)).collect();
+        match parts {
+            Ok(_) if !broken.is_empty() && !targets.force => {
+                if targets.asked {
+                    return Err(ExportError::Split { target, graphs: broken });
+                }
+                let first = broken.first().map(Checked::summary).unwrap_or_default();
+                notes.push(left_out(&format!(
+                    "it would not take them as a whole: {first}; --for cpu,{target} lists all"
+                )));
+            }
+            Ok(parts) => {
+                notes.extend(
+                    broken.iter().map(|it| format!("written all the same, because of --force: {}", it.summary())),
+                );
+                built.push(TargetParts { target, parts });
+            }
+            Err(ExportError::Build(error @ (BuildError::Graph(_) | BuildError::Dialect { .. }))) if !targets.asked => {
+                notes.push(left_out(&error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((built, notes))
+}
+
+/// What the rules of the provider say about a graph, if it would not take it as a whole.
+fn broken(part: &Part<'_>, target: Target) -> Option<Checked> {
+    let rules = rules(target)?;
+    let content = part.graph.content();
+    let model = decode(&encode(&content, "{}", constants(&content))).ok()?;
+    Some(check(&part.name, &model, rules)).filter(|checked| !checked.is_whole())
+}
+
+/// Integers as they will be, which shapes follow from; nothing for the rest, whose values no rule asks for.
+fn constants(content: &Content) -> Vec<Data> {
+    let bytes = |source: &Source| match source {
+        Source::Ints(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        _ => Vec::new(),
+    };
+    content.initializers.iter().map(|(_, it)| Data::Inline(bytes(&it.source))).collect()
+}
+
+/// The graph for single tokens, and that for chunks.
+fn pair<'f>(
+    options: &'f Options,
+    provider: FixedFor,
+    [chunk, past]: [usize; 2],
+    config: &Config,
+    output: &Output,
+    general: &Part<'_>,
+) -> Result<Vec<Part<'f>>, ExportError> {
+    let fixed = |tokens, logits| Fixed::new(provider, tokens, past, logits);
+    let token = Part::token(options, config, &fixed(1, true), provider, output, general)?;
+    let chunk = Part::chunk(options, config, &fixed(chunk, false), provider, output, &token)?;
+    Ok(vec![token, chunk])
+}

@@ -1,0 +1,69 @@
+//! ONNX Runtime's contrib kernels in the form that its GPU providers run fastest.
+
+use super::{AddNorm, Attended, Attention, CausalConv, Contrib, Convolved, Dialect, Heads};
+use crate::contract::{Padding, Update};
+use crate::ir::{Scope, Value, Weight};
+use crate::lower;
+
+/// As [`Contrib`], with the norms of queries and keys inside the fused attention, which the CPU provider refuses.
+///
+/// Activations are float16: the CUDA provider has no float32 kernel for the fused attention, and the runtime would run every such
+/// node on the CPU without a word.
+#[derive(Clone, Copy, Debug)]
+pub struct ContribGpu {
+    inner: Contrib,
+}
+
+impl ContribGpu {
+    /// The dialect for graphs that compute such padded batches exactly.
+    pub fn new(padding: Padding) -> Self {
+        Self { inner: Contrib { padding } }
+    }
+}
+
+impl Dialect for ContribGpu {
+    fn name(&self) -> &'static str {
+        "contrib-gpu"
+    }
+
+    fn minimum_runtime_minor(&self) -> u32 {
+        // That of the convolution; the attention takes norms since 1.28.
+        self.inner.minimum_runtime_minor()
+    }
+
+    fn update(&self) -> Update {
+        self.inner.update()
+    }
+
+    fn padding(&self) -> Padding {
+        self.inner.padding()
+    }
+
+    fn refuse(&self, heads: &Heads) -> Option<String> {
+        self.inner.refuse(heads)
+    }
+
+    fn embed<'g>(&self, at: Scope<'g>, table: &Weight, given: Value<'g>) -> Value<'g> {
+        self.inner.embed(at, table, given)
+    }
+
+    fn norm<'g>(&self, at: Scope<'g>, x: Value<'g>, scale: &Weight, epsilon: f64) -> Value<'g> {
+        self.inner.norm(at, x, scale, epsilon)
+    }
+
+    fn add_norm<'g>(&self, at: Scope<'g>, op: AddNorm<'g, '_>) -> (Value<'g>, Value<'g>) {
+        self.inner.add_norm(at, op)
+    }
+
+    fn linear<'g>(&self, at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
+        self.inner.linear(at, x, weight, bias)
+    }
+
+    fn attention<'g>(&self, at: Scope<'g>, op: Attention<'g, '_>) -> Attended<'g> {
+        lower::attention::group_query_with_norms(at, op, self.inner.padding)
+    }
+
+    fn causal_conv<'g>(&self, at: Scope<'g>, op: CausalConv<'g, '_>) -> Convolved<'g> {
+        self.inner.causal_conv(at, op)
+    }
+}

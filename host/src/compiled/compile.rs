@@ -1,0 +1,166 @@
+//! Making them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lfm2_graphs::contract::ManifestFile;
+
+use super::{CompiledGraph, DESCRIPTION, Description, PROVIDER, VERSION, sources};
+use crate::package::{Package, PackageError, Pair, metadata_of, sha256};
+use crate::provider::{Fallback, Provider, SessionOptions, Setup, soc};
+use crate::runtime::Runtime;
+use crate::session::{self, SessionError};
+
+/// How ONNX Runtime's keys for what providers say of themselves in compiled files begin.
+const COMPATIBILITY: &str = "ep_compatibility_info";
+
+/// What is to be compiled, and with what.
+#[derive(Clone)]
+pub struct Compiling<'a> {
+    /// ONNX Runtime.
+    pub runtime: &'a Runtime,
+    /// The graphs.
+    pub pair: &'a Pair,
+    /// The provider whose compiler it is.
+    pub provider: &'static dyn Provider,
+    /// Its library and options. The chip is added to them.
+    pub options: SessionOptions,
+}
+
+impl Compiling<'_> {
+    /// Compiles both graphs for `soc` into `out`/`soc.name`, and loads each once to see that all of it runs on the provider. What
+    /// was there is replaced when all is done. `progress` is told which graph comes next, and may stop the work: then there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// If no manifest lists the graphs, so that nothing would tell stale results; if the compiler or the provider refuses a graph;
+    /// if nothing can be written.
+    pub fn compile(
+        &self,
+        soc: soc::Soc,
+        out: &Path,
+        progress: &mut dyn FnMut(&Package) -> bool,
+    ) -> Result<Option<PathBuf>, CompileError> {
+        let Self { runtime, pair, provider, options } = self;
+        if provider.name() != PROVIDER {
+            return Err(CompileError::Provider { provider: provider.name() });
+        }
+        let mut options = SessionOptions { fallback: Some(Fallback::Refused), ..options.clone() };
+        for (key, value) in [("soc_model", soc.model), ("htp_arch", soc.generation)] {
+            options.provider.retain(|(known, _)| known != key);
+            options.provider.push((key.to_owned(), value.to_string()));
+        }
+        let unwritable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CompileError::Unwritable { path, source }
+        };
+        fs::create_dir_all(out).map_err(unwritable(out))?;
+        let partial = Partial(out.join(format!(".{}.{}.partial", soc.name, std::process::id())));
+        fs::create_dir_all(&partial.0).map_err(unwritable(&partial.0))?;
+        let (mut graphs, mut compatibility) = (Vec::new(), None);
+        for package in [&pair.chunk, &pair.token] {
+            let sources = sources(package);
+            if sources.is_empty() {
+                return Err(CompileError::NotListed { graph: package.graph().to_owned() });
+            }
+            if !progress(package) {
+                return Ok(None);
+            }
+            let name = package.graph().file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let setup = Setup { runtime, options: &options, fingerprint: None };
+            let file = partial.0.join(&name);
+            session::compile(package.graph(), *provider, &setup, &file)?;
+            // What the compiler left out would be part of the file as it was.
+            session::load(&file, *provider, &setup)?;
+            compatibility = metadata_of(&file, &format!("{COMPATIBILITY}.{}", provider.runtime_name()))?;
+            graphs.push(CompiledGraph { purpose: package.contract().purpose, file: name, sources });
+        }
+        let description = Description {
+            version: VERSION,
+            provider: provider.name().to_owned(),
+            soc: soc.name.to_owned(),
+            soc_model: soc.model,
+            htp_arch: soc.generation,
+            runtime: runtime.version().to_owned(),
+            provider_version: runtime.provider_version(provider.runtime_name()),
+            compatibility,
+            graphs,
+            files: files_in(&partial.0).map_err(unwritable(&partial.0))?,
+        };
+        let path = partial.0.join(DESCRIPTION);
+        let text = serde_json::to_string_pretty(&description).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&path, text)).map_err(unwritable(&path))?;
+        let folder = out.join(soc.name);
+        partial.replace(&folder).map_err(unwritable(&folder))?;
+        Ok(Some(folder))
+    }
+}
+
+/// Every file in `folder`, by name.
+fn files_in(folder: &Path) -> io::Result<Vec<ManifestFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (name, size) = (entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len());
+        files.push(ManifestFile { name, size, sha256: sha256(&entry.path())? });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// A folder under a name of its own until it is whole; removed if it never is.
+struct Partial(PathBuf);
+
+impl Partial {
+    /// Gives the folder its name, in the place of what this program has left there.
+    fn replace(self, folder: &Path) -> io::Result<()> {
+        if folder.join(DESCRIPTION).is_file() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::rename(&self.0, folder)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a renaming there is nothing left to remove.
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("{} cannot be removed: {error}", self.0.display());
+        }
+    }
+}
+
+/// Why graphs cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// A provider without such a compiler.
+    #[error("--ep {provider} compiles nothing ahead of time; --ep {PROVIDER} does")]
+    Provider {
+        /// The provider.
+        provider: &'static str,
+    },
+    /// Nothing would tell from what the result was made.
+    #[error("there is no manifest that lists {graph}, so that nothing would tell when it has changed; keep it in the folder that it was exported to", graph = graph.display())]
+    NotListed {
+        /// The ONNX file.
+        graph: PathBuf,
+    },
+    /// A file or folder that cannot be written.
+    #[error("{path} cannot be written: {source}", path = path.display())]
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What was compiled cannot be read.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The compiler or the provider refused.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}

@@ -1,0 +1,210 @@
+//! `--for`: graphs for other providers beside the general one.
+
+use std::fs;
+use std::path::Path;
+
+use lfm2_graphs::contract::{Contract, MANIFEST_NAME, Manifest, Purpose, TableFormat};
+use lfm2_tests::packages::{TINY_CHAT, fixture};
+use lfm2_tests::programs::run;
+use serde_json::Value;
+
+use super::{FP32, copied, export, export_to, files, folder};
+
+/// The names of the graphs and of the files with their weights.
+fn manifest(folder: &Path) -> Vec<(String, Vec<String>)> {
+    let manifest = Manifest::from_json(&fs::read_to_string(folder.join(MANIFEST_NAME)).unwrap()).unwrap();
+    manifest.graphs.into_iter().map(|graph| (graph.file, graph.data)).collect()
+}
+
+/// What `inspect` shows of the contract of a graph.
+fn contract(graph: &Path) -> Contract {
+    let json = run(export(&["inspect", graph.to_str().unwrap(), "--json"])).json();
+    Contract::from_json(&json["graphs"][0]["contract"].to_string()).unwrap()
+}
+
+#[test]
+fn pairs_share_what_they_can() {
+    let (_folder, out) = folder("lfm2.onnx");
+    let flags =
+        ["--precision", "q4", "--for", "qnn,coreml,nnapi", "--chunk", "16", "--static-context", "100", "--json"];
+    let json = run(export_to(&fixture(TINY_CHAT), &out, &flags)).json();
+    let package = out.parent().unwrap();
+    let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let own = |target: &str| named(&["lfm2.onnx_data", &format!("lfm2.{target}.onnx_data")]);
+    let expected: Vec<(String, Vec<String>)> = vec![
+        ("lfm2.coreml-chunk.onnx".into(), own("coreml")),
+        ("lfm2.coreml-token.onnx".into(), own("coreml")),
+        ("lfm2.nnapi-chunk.onnx".into(), own("nnapi")),
+        ("lfm2.nnapi-token.onnx".into(), own("nnapi")),
+        ("lfm2.onnx".into(), named(&["lfm2.onnx_data"])),
+        ("lfm2.qnn-chunk.onnx".into(), named(&["lfm2.onnx_data"])),
+        ("lfm2.qnn-token.onnx".into(), named(&["lfm2.onnx_data"])),
+    ];
+    assert_eq!(manifest(package), expected);
+    assert_eq!(json["notes"], serde_json::json!([]));
+    let targets: Vec<_> = json["targets"].as_array().unwrap().iter().map(|it| it["target"].as_str().unwrap()).collect();
+    assert_eq!(targets, ["coreml", "nnapi", "qnn"]);
+    assert_eq!(json["targets"][2]["data"], Value::Null);
+
+    for (graph, _) in &expected {
+        let contract = contract(&package.join(graph));
+        let dense = |dtype| TableFormat::Dense { dtype };
+        let (target, format) = match contract.dialect.as_str() {
+            "coreml" => ("coreml.", dense(lfm2_graphs::contract::DType::Float16)),
+            "nnapi" => ("nnapi.", dense(lfm2_graphs::contract::DType::Float32)),
+            _ => ("", contract.table.format),
+        };
+        assert_eq!(contract.table.format, format, "{graph}");
+        // The host reads rows of the table wherever the contract says, from graphs without a head too.
+        let table = &contract.table;
+        for location in [Some(&table.values), table.scales.as_ref(), table.zero_points.as_ref()].into_iter().flatten() {
+            assert_eq!(location.file, format!("lfm2.{target}onnx_data"), "{graph}");
+            let length = fs::metadata(package.join(&location.file)).unwrap().len();
+            assert!(location.length > 0 && location.offset + location.length <= length, "{graph}: {location:?}");
+        }
+        if contract.purpose != Purpose::General {
+            let rows = contract.rows().unwrap();
+            assert_eq!(rows.tokens, if contract.purpose == Purpose::Chunk { 16 } else { 1 });
+            assert_eq!((rows.past, contract.context_length), (100, 100));
+        }
+    }
+    for provider in ["qnn", "coreml", "nnapi"] {
+        for path in [&out, &package.to_owned()] {
+            let checked = run(export(&["check", path.to_str().unwrap(), "--ep", provider, "--json"])).json();
+            assert_eq!(checked["graphs"].as_array().unwrap().len(), 2, "{provider}");
+            assert_eq!(checked["graphs"][0]["partitions"], 1, "{provider}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_costs_no_weights() {
+    let (_folder, out) = folder("");
+    let size = |name: &str, flags: &[&str]| {
+        let flags = [&["--json"], flags].concat();
+        run(export_to(&fixture(TINY_CHAT), &out.join(name), &flags)).json()["bytes"].as_u64().unwrap()
+    };
+    for precision in ["q4", "q4-mixed", "q8", "fp32", "fp16", "q4f16"] {
+        let alone = size("a/lfm2.onnx", &["--precision", precision, "--for", "cpu"]);
+        let both = size("b/lfm2.onnx", &["--precision", precision]);
+        let [a, b] = ["a", "b"].map(|name| fs::read(out.join(name).join("lfm2.onnx_data")).unwrap());
+        assert!(a == b, "{precision}: the general graph's weights are the same");
+        assert!(both > alone && both - alone < 200_000, "{precision}: {alone} bytes became {both}");
+    }
+}
+
+#[test]
+fn a_graph_for_gpus_shares_what_is_packed() {
+    let (_folder, out) = folder("lfm2.onnx");
+    let bytes = |precision: &str| {
+        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", precision, "--for", "cpu,cuda"])).answer();
+        let inspected =
+            run(export(&["inspect", out.with_file_name("lfm2.cuda.onnx").to_str().unwrap(), "--json"])).json();
+        let graph = &inspected["graphs"][0];
+        assert_eq!(
+            (&graph["contract"]["dialect"], &graph["contract"]["purpose"]),
+            (&"contrib-gpu".into(), &"general".into())
+        );
+        assert_eq!(
+            graph["contract"]["table"]["values"]["file"].as_str().unwrap().contains("cuda"),
+            precision == "fp32"
+        );
+        let data = |name: &str| fs::metadata(out.with_file_name(name)).map_or(0, |it| it.len());
+        [data("lfm2.onnx_data"), data("lfm2.cuda.onnx_data")]
+    };
+    // Rotary tables and norms in float16.
+    let [shared, own] = bytes("q4");
+    assert!(own < shared / 4, "{shared} {own}");
+    // Plain numbers of float32 are none of float16.
+    let [shared, own] = bytes("fp32");
+    assert!(own > shared / 3, "{shared} {own}");
+    let [_, own] = bytes("fp16");
+    assert_eq!(own, 0);
+    // The general graph is still the one that a folder means.
+    let diff = run(export(&["diff", out.parent().unwrap().to_str().unwrap(), out.to_str().unwrap()]));
+    assert_eq!((diff.status, diff.errors.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_untied_table_is_that_of_the_general_graph() {
+    let (_folder, out) = folder("lfm2.onnx");
+    let flags = [FP32, &["--for", "coreml"]].concat();
+    let (_checkpoint, checkpoint) = copied("untied");
+    run(export_to(&checkpoint, &out, &flags)).answer();
+    let general = contract(&out);
+    for name in ["lfm2.coreml-chunk.onnx", "lfm2.coreml-token.onnx"] {
+        assert_eq!(contract(&out.with_file_name(name)).table, general.table, "{name}");
+    }
+}
+
+#[test]
+fn graphs_of_a_target_go_when_it_is_not_asked_for_again() {
+    let (_folder, out) = folder("package/");
+    let with = |list: &str| {
+        run(export_to(&fixture(TINY_CHAT), &out, &["--precision", "q4", "--for", list])).answer();
+        files(&out).into_iter().filter(|name| name.contains("model_q4.")).collect::<Vec<_>>()
+    };
+    let plain = ["onnx/model_q4.onnx", "onnx/model_q4.onnx_data"];
+    let coreml =
+        ["onnx/model_q4.coreml-chunk.onnx", "onnx/model_q4.coreml-token.onnx", "onnx/model_q4.coreml.onnx_data"];
+    let qnn = ["onnx/model_q4.qnn-chunk.onnx", "onnx/model_q4.qnn-token.onnx"];
+    assert_eq!(with("coreml"), [&coreml[..], &plain].concat());
+    assert_eq!(with("cpu,qnn"), [&plain[..], &qnn].concat());
+    assert_eq!(with("cpu"), plain);
+}
+
+#[test]
+fn what_cannot_be_written_is_noted_or_refused() {
+    let (_folder, out) = folder("");
+    let recipe = out.join("large.toml");
+    let text = run(export(&["recipes", "q4"])).answer().replace("block = 128", "block = 256").replace("q4", "large");
+    fs::write(&recipe, text).unwrap();
+    let large = ["--recipe", recipe.to_str().unwrap()];
+    for (name, flags, reason) in [
+        ("portable", &["--precision", "fp32", "--dialect", "portable"][..], "--dialect portable"),
+        ("large", &large[..], "block_size is 256"),
+    ] {
+        let out = out.join(name).join("lfm2.onnx");
+        let outcome = run(export_to(&fixture(TINY_CHAT), &out, &[flags, &["--json"]].concat()));
+        assert!(outcome.errors.contains("no graphs for qnn") && outcome.errors.contains(reason), "{}", outcome.errors);
+        let json: Value = serde_json::from_str(&outcome.output).unwrap();
+        assert!(json["notes"][0].as_str().unwrap().contains(reason), "{json}");
+        assert_eq!(json["targets"], serde_json::json!([]));
+        let before = files(out.parent().unwrap());
+
+        let outcome = run(export_to(&fixture(TINY_CHAT), &out, &[flags, &["--for", "cpu,qnn"]].concat()));
+        assert!(outcome.status != Some(0) && outcome.errors.contains(reason), "{}", outcome.errors);
+        assert_eq!(files(out.parent().unwrap()), before);
+        let checked = run(export(&["check", out.to_str().unwrap(), "--ep", "qnn"]));
+        assert!(checked.failure(1).contains("--for cpu,qnn"));
+    }
+
+    let out = out.join("large/lfm2.onnx");
+    let flags = [&large[..], &["--for", "cpu,qnn", "--force", "--json"]].concat();
+    let written = run(export_to(&fixture(TINY_CHAT), &out, &flags));
+    let json: Value = serde_json::from_str(&written.output).unwrap();
+    assert!(json["notes"][0].as_str().unwrap().contains("because of --force"), "{json}");
+    let checked = run(export(&["check", out.to_str().unwrap(), "--ep", "qnn"]));
+    assert_eq!(checked.status, Some(1));
+    assert!(checked.output.contains("(com.microsoft.MatMulNBits): block_size is 256"), "{}", checked.output);
+}
+
+#[test]
+fn lists_and_sizes_that_make_no_sense_are_refused() {
+    let (_folder, out) = folder("lfm2.onnx");
+    for (flags, part) in [
+        (&["--for", "calibrate,qnn"][..], "stands alone"),
+        (&["--for", "tpu"], "tpu"),
+        (&["--for", "cpu", "--chunk", "8"], "--chunk"),
+        (&["--chunk", "0"], "--chunk is 0"),
+        (&["--static-context", "0"], "--static-context is 0"),
+        (&["--chunk", "64", "--static-context", "32"], "--chunk 64 is more than the 32"),
+    ] {
+        let outcome = run(export_to(&fixture(TINY_CHAT), &out, flags));
+        assert_eq!(outcome.status, Some(2), "{flags:?}: {}", outcome.errors);
+        assert!(outcome.errors.contains(part), "{part} is missing in {}", outcome.errors);
+    }
+    let long = run(export_to(&fixture(TINY_CHAT), &out, &["--static-context", "9999999"])).failure(1);
+    assert!(long.contains("this model takes 1 to"), "{long}");
+    assert_eq!(files(out.parent().unwrap()), [""; 0]);
+}
