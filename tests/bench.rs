@@ -136,11 +136,10 @@ fn all_dialects_are_measured() {
 fn wrong_arguments_are_told_together() {
     let mut command =
         bench(&["-p", "x", "-n", "5-1", "-d", "-1", "-t", "0", "-r", "0", "--chunk", "0", "--spinning", "2"]);
-    command.args(["-pg", "5", "-o", "xml", "-oe", "yaml", "--seed", "s", "--ep", "qnn"]);
+    command.args(["-pg", "5", "-o", "xml", "-oe", "yaml", "--seed", "s", "--ep", "tpu"]);
     command.args(["--model", "gone.onnx,lost.onnx"]);
     let errors = run(command).failure(2);
-    let flags =
-        ["-p ", "-n ", "-d ", "-t ", "-r ", "--chunk ", "--spinning ", "-pg ", "-o ", "-oe ", "--seed ", "--ep qnn"];
+    let flags = ["-p ", "-n ", "-d ", "-t ", "-r ", "--chunk ", "--spinning ", "-pg ", "-o ", "-oe ", "--seed ", "tpu"];
     for text in flags.iter().chain(&["xml", "yaml", "gone.onnx", "lost.onnx"]) {
         assert!(errors.contains(text), "{text} is missing in:\n{errors}");
     }
@@ -169,7 +168,9 @@ fn a_cell_that_fails_is_named_and_what_was_measured_stays() {
     command.arg("--model").arg(&package.graph);
     let outcome = run(command);
     let rows: Vec<Value> = serde_json::from_str(&outcome.output).unwrap();
-    assert_eq!((outcome.status, rows.len(), &rows[0]["model_sha256"]), (Some(1), 1, &Value::Null));
+    assert_eq!((outcome.status, rows.len(), &rows[0]["model_sha256"]), (Some(1), 2, &Value::Null));
+    assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&"ok".into(), &"failed".into()));
+    assert!(rows[1]["error"].as_str().unwrap().contains("running the model failed"), "{}", rows[1]["error"]);
     assert!(
         outcome.errors.contains("pp800") && outcome.errors.contains("running the model failed"),
         "{}",
@@ -264,6 +265,14 @@ fn help_names_every_flag_and_shows_examples() {
         "--chunk",
         "--ort-lib",
         "--verify",
+        "--plan",
+        "--resume",
+        "--shard",
+        "--cell-timeout",
+        "--reference",
+        "--speculate",
+        "merge",
+        "report",
         "Examples:",
         "130",
         "diff",

@@ -19,7 +19,7 @@ use crate::{
 pub(super) const MOST_THREADS: usize = 1024;
 
 /// Each token of a draft needs logits of its own, and more than this many pay nowhere.
-const LONGEST_DRAFT: usize = 64;
+pub(super) const LONGEST_DRAFT: usize = 64;
 
 /// What is to be done.
 #[derive(Clone, Debug)]

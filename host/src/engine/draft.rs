@@ -27,7 +27,7 @@ const MEMORY: f64 = 0.9;
 
 /// Proposes tokens for one answer.
 #[derive(Debug)]
-pub(super) struct Drafter {
+pub(crate) struct Drafter {
     /// Most tokens in a draft.
     longest: usize,
     /// For each token the one without the space before it, where there is such a token.
@@ -54,13 +54,13 @@ const PRIOR: Evidence = Evidence { accepted: 0.5, refused: 0.25 };
 impl Drafter {
     /// Drafts of at most `longest` tokens; none if that is 0. `unspaced` is what
     /// [`Tokenizer::unspaced`](crate::text::Tokenizer::unspaced) returns; without it every token is only itself.
-    pub(super) fn new(longest: usize, unspaced: Arc<[u32]>) -> Self {
+    pub(crate) fn new(longest: usize, unspaced: Arc<[u32]>) -> Self {
         Self { longest, unspaced, words: Vec::new(), evidence: [PRIOR; LONGEST_MATCH], used: 0 }
     }
 
     /// Proposes at most `room` tokens to follow `history`, none of them one of `ends`: behind the end nothing is computed. The
     /// history may only grow from call to call.
-    pub(super) fn draft(&mut self, history: &[u32], room: usize, ends: &[u32]) -> Vec<u32> {
+    pub(crate) fn draft(&mut self, history: &[u32], room: usize, ends: &[u32]) -> Vec<u32> {
         let most = self.longest.min(room);
         if most == 0 {
             return Vec::new();
@@ -87,7 +87,7 @@ impl Drafter {
     }
 
     /// Learns that of the last draft `accepted` tokens were right, and whether another one was wrong.
-    pub(super) fn learn(&mut self, accepted: usize, refused: bool) {
+    pub(crate) fn learn(&mut self, accepted: usize, refused: bool) {
         let evidence = &mut self.evidence[self.used];
         evidence.fade();
         evidence.accepted += accepted as f64;

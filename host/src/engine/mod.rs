@@ -29,6 +29,7 @@ use crate::{
 
 pub use answer::{Answer, FinishReason, Timings};
 pub use conversation::Conversation;
+pub(crate) use draft::Drafter;
 pub use error::EngineError;
 
 /// A decoder with everything that stands between it and text. One generation at a time.

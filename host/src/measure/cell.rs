@@ -1,17 +1,21 @@
 //! One test with one model and one setting, from loading to the last repetition.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::{MeasureError, Samples, Test, run};
-use crate::decoder::{Companion, Decoder, DecoderSettings, OrtDecoder};
+use super::agreement::{Agreement, agreement};
+use super::run::{Procedure, run};
+use super::{MeasureError, Samples, Subject, Test};
+use crate::decoder::{AnyDecoder, Decoder, DecoderSettings, Opening};
+use crate::evaluate::Pass;
 use crate::package::{Package, Prefill};
-use crate::platform;
-use crate::provider::{self, SessionOptions};
-use crate::session::Session;
+use crate::platform::{self, ThermalZone};
+use crate::provider::{self, Fallback, Prepack, SessionOptions};
 
 /// What is measured, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,32 +26,98 @@ pub struct Cell {
     pub library: Option<PathBuf>,
     /// Name of the execution provider.
     pub provider: String,
+    /// Its options, as [`SessionOptions::provider`] takes them, by key.
+    pub provider_options: BTreeMap<String, String>,
+    /// The library of a provider that comes in one of its own.
+    pub plugin: Option<PathBuf>,
+    /// Whether other providers may run what this one does not take; without it, as is usual for the provider.
+    pub allow_fallback: Option<bool>,
     /// Number of threads.
     pub threads: usize,
     /// Whether threads wait actively for more work.
     pub spinning: bool,
     /// Tokens of a prompt that are run at once.
     pub chunk: usize,
+    /// Whether weights are packed one after the other, which takes less memory at once.
+    pub low_memory: bool,
     /// What runs prompts.
     pub prefill: Prefill,
+    /// Most tokens that are guessed for one run; 0 for none.
+    pub speculate: usize,
+    /// The package that is exact, with which the model is compared on the CPU after the test.
+    pub reference: Option<PathBuf>,
     /// The test.
     pub test: Test,
     /// How often it is measured.
     pub repetitions: usize,
     /// Seed of the tokens.
     pub seed: u64,
+    /// What the plan calls it.
+    pub names: Names,
+}
+
+/// What a plan calls a cell, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The plan.
+    pub plan: Option<String>,
+    /// The model.
+    pub model: Option<String>,
+    /// The test.
+    pub test: Option<String>,
+}
+
+impl Cell {
+    /// What tells this cell from all others of the same model: the same in every run on every machine. Sixteen hexadecimal digits.
+    ///
+    /// It is the beginning of a SHA-256 over the hashes of the model and all settings. Where the files lie and what a plan calls
+    /// them does not matter; nor do program, runtime and machine.
+    pub fn id(&self, subject: &Subject) -> String {
+        let Self { provider_options, allow_fallback, .. } = self;
+        let Self { model: _, library: _, plugin: _, names: _, provider, threads, spinning, chunk, low_memory, .. } =
+            self;
+        let Self { prefill, speculate, reference, test, repetitions, seed, .. } = self;
+        let reference = reference.as_ref().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+        let model = (&subject.model_filename, subject.model_size, &subject.model_sha256, &subject.weights_sha256);
+        let session = (provider, provider_options, allow_fallback, threads, spinning, chunk, low_memory);
+        let settings = (model, session, prefill, speculate, reference, test, repetitions, seed);
+        let text = serde_json::to_string(&settings).unwrap_or_default();
+        Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl Cell {
+    fn session_options(&self) -> SessionOptions {
+        SessionOptions {
+            spinning: self.spinning,
+            prepack: if self.low_memory { Prepack::Frugal } else { Prepack::default() },
+            provider: self.provider_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            plugin: self.plugin.clone(),
+            fallback: self.allow_fallback.map(|allowed| if allowed { Fallback::Allowed } else { Fallback::Refused }),
+            ..SessionOptions::with_threads(Some(self.threads))
+        }
+    }
 }
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
+    /// The ONNX Runtime library, which may be another one for each provider.
+    pub library: PathBuf,
+    /// Its version.
+    pub runtime_version: String,
+    /// Dialect of the graphs that ran, which are not those of the processor on every provider.
+    pub dialect: String,
+    /// What the provider ran on, in words that tell a simulator.
+    pub device: String,
     /// How the decoder computes.
     pub settings: DecoderSettings,
     /// Times of the repetitions.
     pub samples: Samples,
     /// Nanoseconds from opening the package to a decoder that is ready, with loading ONNX Runtime.
     pub load_ns: u64,
-    /// Nanoseconds of that for creating the session: reading the graph, and bringing the weights into the kernels' form.
+    /// Nanoseconds of that for creating the session, or both of a pair of static graphs: reading the graph, compiling it where that
+    /// is done, and bringing the weights into the kernels' form.
     pub session_ns: u64,
     /// Nanoseconds of the first run, of one token.
     pub first_run_ns: u64,
@@ -55,6 +125,24 @@ pub struct Measured {
     pub peak_bytes: Option<u64>,
     /// The same from when all was loaded and one token run, without what only loading needs.
     pub peak_run_bytes: Option<u64>,
+    /// Bytes of devices' memory held at the end of the test. Not a part of the others, and not to be added to them.
+    pub device_bytes: Option<u64>,
+    /// Number of nodes of the graph by the provider that runs them; none where the runtime does not tell.
+    pub placement: Option<BTreeMap<String, usize>>,
+    /// Nanoseconds of compiling the graph for the device; none if the provider does not compile.
+    pub compile_ns: Option<u64>,
+    /// Whether a compiled graph was found instead; none if the provider does not compile.
+    pub cache_hit: Option<bool>,
+    /// Temperatures just before the first repetition.
+    pub thermal_before: Option<Vec<ThermalZone>>,
+    /// Temperatures just after the last one.
+    pub thermal_after: Option<Vec<ThermalZone>>,
+    /// Hertz of every core just before the first repetition.
+    pub frequency_before: Option<Vec<u64>>,
+    /// Hertz of every core just after the last one.
+    pub frequency_after: Option<Vec<u64>>,
+    /// How far the model is from the reference, if there is one, or why that is not known.
+    pub agreement: Option<Result<Agreement, String>>,
 }
 
 /// Loads the model and runs the test; calls `on_repetition` after each repetition, and after one more for warming up;
@@ -66,15 +154,26 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let package = Package::open(&cell.model)?;
     let provider = provider::named(&cell.provider)?;
     let runtime = provider::load_runtime(&[provider], cell.library.as_deref())?;
-    let options = SessionOptions { threads: Some(cell.threads), spinning: cell.spinning, ..SessionOptions::default() };
+    let options = cell.session_options();
     let session_start = Instant::now();
-    let session = Session::new(runtime, &package, provider, &options)?;
+    let opening = Opening {
+        runtime,
+        package: &package,
+        provider,
+        options: options.clone(),
+        max_context: None,
+        prefill: cell.prefill,
+        compiled: None,
+        verify: false,
+        speculate: cell.speculate > 0,
+    };
+    let mut decoder = opening.decoder()?;
     let session_ns = nanoseconds(session_start);
-    let mut decoder = OrtDecoder::new(session, None)?;
-    decoder.set_chunk(cell.chunk);
-    if let Some(prefill) = package.prefill(cell.prefill)? {
-        let load = move || Session::new(runtime, &prefill, provider, &options);
-        decoder.set_companion(Companion::new(cell.prefill, load));
+    let devices = provider.devices(runtime, &options)?;
+    let device = devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    // Static graphs have chunks of their own.
+    if let AnyDecoder::Dynamic(decoder) = &mut decoder {
+        decoder.set_chunk(cell.chunk);
     }
     let load_ns = nanoseconds(start);
 
@@ -85,21 +184,68 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
 
     let peak_load = platform::peak_memory();
     let is_apart = platform::reset_peak_memory();
+    let (thermal_before, frequency_before) = (platform::thermal_zones(), platform::core_frequencies());
     let clock = Instant::now();
     let mut clock = || clock.elapsed();
-    let samples = run(&mut decoder, cell.test, cell.repetitions, cell.seed, &mut clock, on_repetition)?;
+    let Cell { test, repetitions, seed, speculate, .. } = *cell;
+    let samples = run(&mut decoder, Procedure { test, repetitions, seed, speculate }, &mut clock, on_repetition)?;
+    let (thermal_after, frequency_after) = (platform::thermal_zones(), platform::core_frequencies());
     let peak_run = platform::peak_memory();
+    let device_bytes = platform::device_memory();
+    let settings = DecoderSettings { speculate, ..decoder.settings() };
+    // After all else, because another model needs memory too.
+    let pass = if test.generate > 0 { Pass::Decode } else { Pass::Prefill };
+    let agreement = cell.reference.as_ref().map(|reference| {
+        let reference = Package::open(reference)?;
+        agreement(&mut decoder, runtime, &reference, cell.threads, pass)
+    });
     Ok(Measured {
-        settings: decoder.settings(),
+        library: runtime.library().to_owned(),
+        runtime_version: runtime.version().to_owned(),
+        dialect: decoder.contract().dialect.clone(),
+        device,
+        settings,
         samples,
         load_ns,
         session_ns,
         first_run_ns,
         peak_bytes: peak_load.max(peak_run),
         peak_run_bytes: peak_run.filter(|_| is_apart),
+        device_bytes,
+        placement: Some(decoder.placed()),
+        compile_ns: None,
+        cache_hit: None,
+        thermal_before,
+        thermal_after,
+        frequency_before,
+        frequency_after,
+        agreement: agreement.map(|found| found.map_err(|error: MeasureError| error.to_string())),
     })
 }
 
 fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::measure::Names;
+    use crate::measure::tests::{cell, subject};
+
+    #[test]
+    fn the_same_settings_have_the_same_id() {
+        let (cell, subject) = (cell(), subject());
+        let id = cell.id(&subject);
+        assert!(id.len() == 16 && id.chars().all(|c| c.is_ascii_hexdigit()), "{id}");
+        let mut other = cell.clone();
+        other.model = "elsewhere/lfm2.onnx".into();
+        other.library = Some("libonnxruntime.so".into());
+        other.names = Names { model: Some("mine".to_owned()), ..Names::default() };
+        assert_eq!(other.id(&subject), id);
+        other.threads += 1;
+        assert_ne!(other.id(&subject), id);
+        let mut others = subject.clone();
+        others.weights_sha256 = None;
+        assert_ne!(cell.id(&others), id);
+    }
 }

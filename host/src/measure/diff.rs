@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::records::has_result;
 use super::significance::{self, Comparison};
 use super::{Test, statistics};
 
 /// The fields that say what was measured: rows that agree in them are one cell.
-pub const SETTINGS: [&str; 13] = [
+pub const SETTINGS: [&str; 15] = [
     "model_filename",
     "precision",
     "dialect",
     "provider",
+    "provider_options",
     "n_threads",
     "spinning",
+    "low_memory",
     "chunk",
     "prefill",
     "speculate",
@@ -54,7 +57,8 @@ pub struct Measurement {
     samples: Vec<f64>,
 }
 
-/// Reads the rows of a file: a JSON array, or a JSON object a line. The errors say which rows are wrong, and why.
+/// Reads the rows of a file: a JSON array, or a JSON object a line. The errors say which rows are wrong, and why. Rows of cells
+/// that were not measured are left out.
 pub fn read(text: &str) -> Result<Vec<Measurement>, Vec<String>> {
     let rows: Vec<(String, Result<Value, serde_json::Error>)> = if text.trim_start().starts_with('[') {
         let rows: Vec<Value> = serde_json::from_str(text).map_err(|error| vec![error.to_string()])?;
@@ -65,6 +69,9 @@ pub fn read(text: &str) -> Result<Vec<Measurement>, Vec<String>> {
     };
     let (mut measurements, mut problems) = (Vec::new(), Vec::new());
     for (place, row) in rows {
+        if row.as_ref().is_ok_and(|row| row.as_object().is_some_and(|row| !has_result(row))) {
+            continue;
+        }
         match row.map_err(|error| error.to_string()).and_then(Measurement::new) {
             Ok(measurement) => measurements.push(measurement),
             Err(problem) => problems.push(format!("{place}: {problem}")),
@@ -95,7 +102,13 @@ impl Measurement {
     }
 
     fn value(&self, name: &str) -> Value {
-        self.fields.get(name).cloned().unwrap_or_default()
+        let missing = match name {
+            // Versions that did not write it had no such mode.
+            "low_memory" => false.into(),
+            "provider_options" => Map::new().into(),
+            _ => Value::Null,
+        };
+        self.fields.get(name).cloned().unwrap_or(missing)
     }
 
     /// Tokens per second of every sample.
@@ -312,6 +325,20 @@ mod tests {
             }
         }
         assert!(read("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn rows_without_a_result_and_of_older_versions_are_taken_as_they_are() {
+        let mut row = serde_json::to_value(decode()).unwrap();
+        let failed = r#"{"status":"crashed","n_prompt":0,"n_gen":4,"n_depth":9,"samples_ns":[]}"#;
+        let new = read(&format!("{row}\n{failed}")).unwrap();
+        assert_eq!(new.len(), 1);
+        let fields = row.as_object_mut().unwrap();
+        ["low_memory", "provider_options", "status", "cell"]
+            .iter()
+            .for_each(|name| assert!(fields.remove(*name).is_some()));
+        let old = read(&row.to_string()).unwrap();
+        assert_eq!(diff(&old, &new, &[], 0.0).unwrap().cells.len(), 1);
     }
 
     #[test]

@@ -4,10 +4,15 @@
 //! came out, with everything that the numbers depend on; a [`Format`](format::Format) writes rows, and [`diff`] compares two files of them.
 //! Names and meanings are those of llama-bench where it has them. Nothing here prints.
 
+pub mod agreement;
 pub mod bandwidth;
 mod cell;
 pub mod diff;
 pub mod format;
+pub mod merge;
+mod outcome;
+pub mod records;
+pub mod report;
 pub mod roofline;
 mod row;
 mod run;
@@ -17,17 +22,20 @@ mod subject;
 mod test;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
-pub use cell::{Cell, Measured, measure};
-pub use row::{Origin, Program, Row};
-pub use run::{Samples, run};
+pub use cell::{Cell, Measured, Names, measure};
+pub use outcome::{Failure, Status};
+pub use row::{Origin, Program, Row, library_sha256};
+pub use run::{Procedure, Samples, run};
 pub use subject::Subject;
 pub use test::Test;
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::decoder::DecoderError;
+use crate::decoder::{DecoderError, OpenError};
+use crate::evaluate::EvaluationError;
 use crate::package::PackageError;
 use crate::provider::ProviderError;
 use crate::runtime::RuntimeError;
@@ -58,9 +66,15 @@ pub enum MeasureError {
     /// The graph cannot be loaded.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The graphs for the provider cannot be loaded.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A step failed.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
+    /// The comparison with the reference failed.
+    #[error("the comparison with the reference failed: {0}")]
+    Evaluation(#[from] EvaluationError),
     /// Whoever watched has stopped it.
     #[error("stopped on request")]
     Stopped,

@@ -56,7 +56,7 @@ impl Subject {
 }
 
 /// The graph's path from the folder around the package's, with `/` between parts.
-fn file_name(package: &Package) -> String {
+pub(super) fn file_name(package: &Package) -> String {
     let (graph, folder) = (package.graph(), package.folder());
     let inside = graph.strip_prefix(folder).unwrap_or(graph);
     let parts = folder.file_name().into_iter().chain(inside.iter());

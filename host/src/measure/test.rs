@@ -1,6 +1,7 @@
 //! What is measured: so many tokens of a prompt, so many of an answer, behind so many that are there already.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,9 +49,41 @@ impl fmt::Display for Test {
     }
 }
 
+impl FromStr for Test {
+    type Err = String;
+
+    /// Reads what [`fmt::Display`] writes; spaces do not matter.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        let (kinds, depth) = plain.split_once("@d").unwrap_or((&plain, "0"));
+        let (prompt, generate) = kinds.split_once('+').unwrap_or(match kinds.starts_with("tg") {
+            true => ("pp0", kinds),
+            false => (kinds, "tg0"),
+        });
+        let number = |text: &str, kind: &str| text.strip_prefix(kind)?.parse::<usize>().ok();
+        let test = number(prompt, "pp").zip(number(generate, "tg")).zip(depth.parse().ok());
+        let test = test.map(|((prompt, generate), depth)| Self { prompt, generate, depth });
+        test.filter(|test| test.tokens() > 0).ok_or_else(|| {
+            format!("{text:?} is no test; tests are pp512, tg64 and pp512+tg64, each with @ d1024 for a depth")
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for (prompt, generate, depth) in [(512, 0, 0), (0, 64, 0), (512, 64, 0), (1, 0, 9), (0, 64, 1024), (5, 6, 7)] {
+            let test = Test { prompt, generate, depth };
+            assert_eq!(test.to_string().parse(), Ok(test));
+        }
+        assert_eq!(" tg 64@d8".parse(), Ok(Test { prompt: 0, generate: 64, depth: 8 }));
+        for text in ["", "pp", "pp0", "tg0", "512", "pp5+pp6", "tg5+pp6", "pp5 @ 6", "pp5 @ d", "pp-5", "xpp5"] {
+            assert!(text.parse::<Test>().unwrap_err().contains("pp512"), "{text}");
+        }
+    }
 
     #[test]
     fn names_are_those_of_llama_bench() {

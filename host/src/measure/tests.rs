@@ -2,54 +2,121 @@
 
 use lfm2_graphs::contract::{Contract, VERSION};
 
-use super::{Cell, Measured, Origin, Program, Row, Samples, Subject, Test};
+use super::agreement::Agreement;
+use super::{Cell, Measured, Names, Origin, Program, Row, Samples, Subject, Test};
 use crate::decoder::DecoderSettings;
 use crate::package::Prefill;
-use crate::platform::Machine;
+use crate::platform::{Machine, ThermalZone};
 
 /// A row of a decode test in which nothing is missing and every number can be computed by head.
 pub(crate) fn decode() -> Row {
-    let test = Test { prompt: 0, generate: 4, depth: 9 };
-    let samples = Samples {
-        windows: vec![400_000_000, 500_000_000],
-        runs: vec![380_000_000, 480_000_000],
-        sampling: vec![8_000_000, 8_000_000],
-        first_tokens: vec![],
-        tokens: vec![
-            100_000_000,
-            100_000_000,
-            100_000_000,
-            100_000_000,
-            125_000_000,
-            125_000_000,
-            125_000_000,
-            125_000_000,
-        ],
-    };
-    row(test, samples)
+    origin(|origin| Row::new(origin, &cell(), &measured()))
 }
 
 /// A row of a prefill test.
 pub(crate) fn prefill() -> Row {
-    let test = Test { prompt: 512, generate: 0, depth: 0 };
+    let cell = Cell { test: Test { prompt: 512, generate: 0, depth: 0 }, repetitions: 1, ..cell() };
     let samples = Samples {
         windows: vec![1_000_000_000],
         runs: vec![999_000_000],
         sampling: vec![0],
         first_tokens: vec![1_010_000_000],
         tokens: vec![],
+        answer_runs: vec![],
     };
-    row(test, samples)
+    origin(|origin| Row::new(origin, &cell, &Measured { samples, agreement: None, ..measured() }))
 }
 
-fn row(test: Test, samples: Samples) -> Row {
-    let text = |text: &str| Some(text.to_owned());
+/// The cell of [`decode`].
+pub(crate) fn cell() -> Cell {
+    Cell {
+        model: "it's/lfm2.onnx".into(),
+        library: None,
+        provider: "cpu".to_owned(),
+        provider_options: [].into(),
+        plugin: None,
+        allow_fallback: None,
+        threads: 2,
+        spinning: true,
+        chunk: 512,
+        low_memory: false,
+        prefill: Prefill::Auto,
+        speculate: 0,
+        reference: None,
+        test: Test { prompt: 0, generate: 4, depth: 9 },
+        repetitions: 2,
+        seed: 0,
+        names: Names::default(),
+    }
+}
+
+/// What [`decode`] was made of.
+pub(crate) fn measured() -> Measured {
+    let tokens = [[100_000_000; 4], [125_000_000; 4]].concat();
+    let samples = Samples {
+        windows: vec![400_000_000, 500_000_000],
+        runs: vec![380_000_000, 480_000_000],
+        sampling: vec![8_000_000, 8_000_000],
+        first_tokens: vec![],
+        tokens,
+        answer_runs: vec![4, 4],
+    };
+    let zones = |celsius| Some(vec![ThermalZone { zone: 0, kind: "cpu-thermal".to_owned(), celsius }]);
+    let agreement = Agreement {
+        reference: "exact/lfm2.onnx".to_owned(),
+        precision: "fp32".to_owned(),
+        tokens: 252,
+        top1: 0.875,
+        mean_kld: 0.03125,
+    };
+    Measured {
+        library: "libonnxruntime.so".into(),
+        runtime_version: "1.32.0".to_owned(),
+        dialect: "contrib".to_owned(),
+        device: "CPU (AuthenticAMD)".to_owned(),
+        settings: DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() },
+        samples,
+        load_ns: 300_000_000,
+        session_ns: 200_000_000,
+        first_run_ns: 20_000_000,
+        peak_bytes: Some(90 << 20),
+        peak_run_bytes: Some(80 << 20),
+        device_bytes: None,
+        placement: Some([("CPUExecutionProvider".to_owned(), 412)].into()),
+        compile_ns: None,
+        cache_hit: None,
+        thermal_before: zones(41.5),
+        thermal_after: zones(52.0),
+        frequency_before: Some(vec![3_000_000_000, 2_000_000_000]),
+        frequency_after: None,
+        agreement: Some(Ok(agreement)),
+    }
+}
+
+/// The model of [`decode`].
+pub(crate) fn subject() -> Subject {
+    Subject {
+        model_filename: "it's/lfm2.onnx".to_owned(),
+        model_type: "lfm2 q4".to_owned(),
+        model_size: Some(3 << 20),
+        model_sha256: text("bb"),
+        weights_sha256: text("cc"),
+        model_verified: false,
+        weight_bytes: 1000,
+        precision: "q4".to_owned(),
+        dialect: "contrib".to_owned(),
+        contract: contract(1000),
+    }
+}
+
+/// What is made with the origin of [`decode`].
+pub(crate) fn origin<T>(make: impl FnOnce(Origin<'_>) -> T) -> T {
     let program = Program {
         build_commit: Some("abc1234"),
         build_version: "0.1.0",
         build_optimized: true,
-        runtime_version: "1.32.0".to_owned(),
-        runtime_sha256: "aa".to_owned(),
+        runtime_version: text("1.32.0"),
+        runtime_sha256: text("aa"),
     };
     let machine = Machine {
         cpu_info: text("Some \"fast\" CPU, 2 GHz"),
@@ -62,48 +129,19 @@ fn row(test: Test, samples: Samples) -> Row {
         governor: text("performance"),
         power_source: text("mains"),
     };
-    let subject = Subject {
-        model_filename: "it's/lfm2.onnx".to_owned(),
-        model_type: "lfm2 q4".to_owned(),
-        model_size: Some(3 << 20),
-        model_sha256: text("bb"),
-        weights_sha256: text("cc"),
-        model_verified: false,
-        weight_bytes: 1000,
-        precision: "q4".to_owned(),
-        dialect: "contrib".to_owned(),
-        contract: contract(1000),
-    };
-    let cell = Cell {
-        model: "it's/lfm2.onnx".into(),
-        library: None,
-        provider: "cpu".to_owned(),
-        threads: 2,
-        spinning: true,
-        chunk: 512,
-        prefill: Prefill::Auto,
-        test,
-        repetitions: samples.windows.len(),
-        seed: 0,
-    };
-    let settings = DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() };
-    let measured = Measured {
-        settings,
-        samples,
-        load_ns: 300_000_000,
-        session_ns: 200_000_000,
-        first_run_ns: 20_000_000,
-        peak_bytes: Some(90 << 20),
-        peak_run_bytes: Some(80 << 20),
-    };
-    let origin = Origin {
+    make(Origin {
         program: &program,
         machine: &machine,
-        subject: &subject,
+        subject: &subject(),
+        device: Some("desk"),
+        form_factor: Some("desktop"),
         read_bandwidth: Some(17_920.0),
         test_time: "2026-01-02T03:04:05Z",
-    };
-    Row::new(origin, &cell, &measured)
+    })
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
 }
 
 /// A contract with `weight_bytes` bytes of weights, one convolution of 4 columns by 2 and one attention of 2 heads by 8.

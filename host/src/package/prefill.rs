@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Package, PackageError, contract_of, files};
 
 /// What runs prompts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Prefill {
     /// The graph for prompts if there is one, it is as exact as the general one, and the prompt is long.

@@ -1,13 +1,17 @@
 //! What differs between systems. Nothing else in this crate asks which system it runs on.
 
+mod device_memory;
 mod machine;
 mod memory;
 mod process;
+mod sensors;
 mod streams;
 
+pub use device_memory::device_memory;
 pub use machine::{Machine, available_memory, largest_cache};
 pub use memory::{peak_memory, reset_peak_memory};
-pub use process::keep_from_interrupts;
+pub use process::{ended, keep_from_interrupts};
+pub use sensors::{ThermalZone, core_frequencies, thermal_zones};
 pub use streams::divert_output;
 
 use std::env;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::{merge::MergeArgs, report::ReportArgs};
+
 const EXAMPLES: &str = "\
 Examples:
   lfm2-host bench --model lfm2.onnx
@@ -14,6 +16,13 @@ Examples:
       Every combination of models, tests, depths and numbers of threads.
   lfm2-host bench --model lfm2.onnx -p 128-8192*2 -n 0 -o jsonl -oe md > prefill.jsonl
       Ranges, for lengths 128, 256, ... 8192; rows for machines in a file, a table on the terminal.
+  lfm2-host bench --model lfm2.onnx --ep cpu,qnn --reference fp32/lfm2.onnx --out rows.jsonl
+      Two providers, and how far each is from exact; a provider that crashes or hangs gets a row that says so.
+  lfm2-host bench --plan phones.toml --out rows.jsonl --resume --shard 0/4
+      The first of four parts of a plan, without what the file has already.
+  lfm2-host bench merge rows-*.jsonl > rows.jsonl
+  lfm2-host bench report rows.jsonl --out report.html
+      One page with tables and figures of what was measured on several machines.
   lfm2-host bench diff before.jsonl after.jsonl
       What became faster or slower, and whether that is more than chance.
 
@@ -22,7 +31,7 @@ Every row runs in a process of its own: loading times and memory are its own. Ro
 error. benches/README.md in the repository says what is measured and what each field means.
 
 Exit status:
-  0 if all was measured, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.";
+  0 if all was measured, 1 if something failed (the rows say what), 2 if the arguments are wrong, 130 after Ctrl-C.";
 
 /// Measures prefill and decoding, and compares measurements.
 #[derive(Args, Clone, Debug)]
@@ -71,11 +80,19 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(long, value_name = "LIST", allow_hyphen_values = true, default_value = "1")]
     pub(super) spinning: Vec<String>,
 
+    /// Guess up to N tokens for each run; the texts then repeat themselves. Needs a package of `lfm2-export --rollback`
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, default_value = "0")]
+    pub(super) speculate: Vec<String>,
+
+    /// Load with less memory at once
+    #[arg(long)]
+    pub(super) low_memory: bool,
+
     /// Seed of the tokens that prompts are made of
     #[arg(long, value_name = "N", allow_hyphen_values = true, default_value = "0")]
     pub(super) seed: String,
 
-    /// Format on standard output: md, csv, json, jsonl or sql
+    /// Format on standard output: md, csv, json, jsonl, sql, llama-bench or pipette
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub(super) output: String,
 
@@ -83,9 +100,62 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(long, value_name = "FORMAT")]
     pub(super) output_err: Option<String>,
 
-    /// Execution provider; this version has cpu
-    #[arg(long, value_name = "PROVIDER", default_value = "cpu")]
-    pub(super) ep: String,
+    /// Append the rows to FILE too, as JSON lines, each as soon as it is measured
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+
+    /// Leave out the cells that the file of --out has rows of
+    #[arg(long, requires = "out")]
+    pub(super) resume: bool,
+
+    /// With --resume, measure the cells again whose rows have no result
+    #[arg(long, requires = "resume")]
+    pub(super) retry_failed: bool,
+
+    /// Measure the matrix in FILE instead of the one that flags describe; benches/plans/ in the repository has examples
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "n_prompt", "n_gen", "pg", "n_depth", "threads", "repetitions",
+        "chunk", "prefill", "spinning", "speculate", "low_memory", "seed", "ep", "reference"])]
+    pub(super) plan: Option<PathBuf>,
+
+    /// Measure only part I of N parts of the cells, counted from 0
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    pub(super) shard: String,
+
+    /// End a cell that takes longer, and go on with the next one
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true, default_value = "3600")]
+    pub(super) cell_timeout: String,
+
+    /// Execution providers: cpu, cuda, coreml, nnapi, qnn
+    #[arg(long, value_name = "PROVIDER,..", value_delimiter = ',', default_value = crate::provider::DEFAULT)]
+    pub(super) ep: Vec<String>,
+
+    /// An option of the providers that know it, such as htp_performance_mode=balanced; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) ep_option: Vec<String>,
+
+    /// The library of a provider that comes as a plugin, as qnn does; without it, the usual places are searched
+    #[arg(long, value_name = "FILE")]
+    pub(super) ep_lib: Option<PathBuf>,
+
+    /// Fail if a part of a model would run on another provider, as is usual for cpu, coreml, nnapi and qnn
+    #[arg(long, conflicts_with = "allow_fallback")]
+    pub(super) strict: bool,
+
+    /// Let other providers run what one does not take; the rows say how many nodes
+    #[arg(long)]
+    pub(super) allow_fallback: bool,
+
+    /// Compare each model with this exact one on the CPU: how often both find the same token best, and their divergence
+    #[arg(long, value_name = "PACKAGE")]
+    pub(super) reference: Option<PathBuf>,
+
+    /// Name of this machine for the rows
+    #[arg(long, value_name = "NAME")]
+    pub(super) device: Option<String>,
+
+    /// Kind of this machine for the rows: phone, tablet, laptop, desktop, server or embedded
+    #[arg(long, value_name = "KIND")]
+    pub(super) form_factor: Option<String>,
 
     /// The ONNX Runtime library; without it, the usual places are searched
     #[arg(long, value_name = "FILE")]
@@ -100,6 +170,10 @@ pub(in crate::cli) struct BenchArgs {
 pub(super) enum BenchCommand {
     /// Says what became faster or slower from one file of rows to another.
     Diff(DiffArgs),
+    /// Puts files of rows together, and prints them as JSON lines.
+    Merge(MergeArgs),
+    /// Makes a page of files of rows, with tables and figures.
+    Report(ReportArgs),
     /// Measures one cell, given as JSON, and reports as JSON lines: what `bench` runs for every row.
     #[command(hide = true)]
     Cell {
@@ -114,8 +188,8 @@ Examples:
   lfm2-host bench diff q4.json q8.json --ignore model_filename,precision
   lfm2-host bench diff monday.jsonl friday.jsonl --threshold 5
 
-Rows are matched by model_filename, precision, dialect, provider, n_threads, spinning, chunk, prefill, speculate, kv, n_prompt,
-n_gen and n_depth. The interval of the ratio of speeds is that of Hodges and Lehmann, which leaves out 1 just if the Mann-Whitney
+Rows are matched by model_filename, precision, dialect, provider, provider_options, n_threads, spinning, low_memory, chunk, prefill,
+speculate, kv, n_prompt, n_gen and n_depth. The interval of the ratio of speeds is that of Hodges and Lehmann, which leaves out 1 just if the Mann-Whitney
 test finds a difference at the level of 5 %; it needs four repetitions on each side.
 
 Exit status:

@@ -3,11 +3,17 @@
 mod args;
 mod diff;
 mod lists;
+mod matrix;
+mod merge;
 mod plan;
+mod report;
+mod row_file;
 mod worker;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
@@ -15,25 +21,30 @@ use jiff::Timestamp;
 use super::error::{CliError, Exit};
 use super::interrupt;
 use crate::cancel::Cancel;
+use crate::measure::agreement::Agreement;
 use crate::measure::format::{Format, Printer};
-use crate::measure::{Cell, Origin, Program, Row, bandwidth};
+use crate::measure::{Cell, Origin, Program, Row, bandwidth, library_sha256};
+use crate::package::Prefill;
 use crate::platform::Machine;
-use crate::runtime::Runtime;
+use crate::provider;
 use args::BenchCommand;
 pub(super) use args::{BenchArgs, spelled_out};
 use plan::{Model, Plan};
+use row_file::RowFile;
 
 /// Runs the command. `verbose` and `quiet` are those of the program.
 pub(super) fn bench(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError> {
     match &args.command {
         Some(BenchCommand::Diff(args)) => diff::diff(args),
+        Some(BenchCommand::Merge(args)) => merge::merge(args),
+        Some(BenchCommand::Report(args)) => report::report(args),
         Some(BenchCommand::Cell { cell }) => worker::work(cell),
         None => measure(args, verbose, quiet),
     }
 }
 
 fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError> {
-    let plan = Plan::new(args)?;
+    let mut plan = Plan::new(args)?;
     if cfg!(debug_assertions) {
         tracing::warn!(
             "this program was built without optimization, and measures itself along: build it with --release"
@@ -45,20 +56,31 @@ fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError>
             "no manifest lists the files of the model, so that rows cannot tell it from others"
         );
     }
+    let machine = Machine::here();
+    let device = args.device.as_deref();
+    let file = args.out.as_deref().map(|path| RowFile::open(path, args.resume, args.retry_failed, &machine, device));
+    let mut file = file.transpose()?;
+    if let Some(file) = &mut file {
+        leave_out(&mut plan, file, quiet)?;
+    }
     let cancel = Cancel::new();
     interrupt::takes_over(&cancel).map_err(CliError::failed)?;
 
-    let runtime = Runtime::load(args.ort_lib.as_deref()).map_err(CliError::failed)?;
+    // The cells do so again, each for its provider; without any runtime there is no point in trying.
+    provider::load_runtime(&plan.providers, args.ort_lib.as_deref()).map_err(CliError::failed)?;
     let verbosity = ["-v"].repeat(usize::from(verbose));
     let mut bench = Bench {
-        program: Program::new(runtime).map_err(CliError::failed)?,
-        machine: Machine::here(),
+        libraries: HashMap::new(),
+        machine,
+        args,
+        timeout: plan.timeout,
         bandwidths: HashMap::new(),
+        agreements: HashMap::new(),
         flags: if quiet { vec!["-q"] } else { verbosity },
         bar: progress(&plan, quiet).map_err(CliError::failed)?,
         cancel,
     };
-    let mut rows = Rows::new(&plan);
+    let mut rows = Rows::new(&plan, file);
     let measured = bench.run(&plan, &mut rows);
     // What was measured is worth keeping, whatever ended it.
     bench.bar.finish_and_clear();
@@ -68,41 +90,108 @@ fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError>
     Ok(exit)
 }
 
+/// Takes the cells from the plan that the file has rows of, and says how many.
+fn leave_out(plan: &mut Plan, file: &mut RowFile, quiet: bool) -> Result<(), CliError> {
+    let (mut all, mut left) = (0, 0);
+    for Model { subject, cells } in &mut plan.models {
+        all += cells.len();
+        cells.retain(|cell| !file.take(&cell.id(subject)));
+        left += cells.len();
+    }
+    if left < all && !quiet {
+        let done = all - left;
+        writeln!(io::stderr(), "{} has rows of {done} of {all} cells", file.path().display()).map_err(closed)?;
+    }
+    Ok(())
+}
+
 /// What all cells share.
-struct Bench {
-    program: Program,
+struct Bench<'a> {
+    /// Hashes of the libraries of ONNX Runtime that cells were measured with.
+    libraries: HashMap<PathBuf, String>,
     machine: Machine,
+    args: &'a BenchArgs,
+    /// How long a cell may take.
+    timeout: Duration,
     /// Bytes per second that so many threads read.
     bandwidths: HashMap<usize, Option<f64>>,
+    /// What comparisons with the reference have found.
+    agreements: HashMap<Compared, Agreement>,
     /// Flags for the processes.
     flags: Vec<&'static str>,
     bar: ProgressBar,
     cancel: Cancel,
 }
 
-impl Bench {
+/// What a comparison with the reference depends on: model, provider, what runs prompts, and whether tokens go one by one.
+type Compared = (PathBuf, String, Prefill, bool);
+
+impl Bench<'_> {
     fn run(&mut self, plan: &Plan, rows: &mut Rows) -> Result<Exit, CliError> {
+        let (mut cells, mut incomplete, mut steps) = (0, 0, 0);
         for model in &plan.models {
             for cell in &model.cells {
                 let Some(row) = self.row(model, cell)? else { return Ok(Exit::Interrupted) };
+                cells += 1;
+                steps += cell.repetitions as u64 + 1;
+                self.bar.set_position(steps);
                 // Lines of a table and a bar would write over each other.
-                self.bar.suspend(|| rows.add(&row))?;
+                self.bar.suspend(|| {
+                    if let Some(error) = &row.error {
+                        tracing::error!("{}: {}: {error}", worker::name(cell), row.status.name());
+                    }
+                    rows.add(&row)
+                })?;
+                incomplete += usize::from(!row.is_complete());
             }
+        }
+        if incomplete > 0 {
+            return Err(CliError::failed(BenchError::Incomplete { incomplete, cells }));
         }
         Ok(Exit::Done)
     }
 
     /// The row of a cell, or nothing after Ctrl-C.
     fn row(&mut self, model: &Model, cell: &Cell) -> Result<Option<Row>, CliError> {
-        self.bar.set_message(format!("{}, {} threads, {}", model.subject.model_filename, cell.threads, cell.test));
-        let is_decode = cell.test.prompt == 0;
-        let read_bandwidth = if is_decode { self.bandwidth(cell.threads) } else { None };
+        self.bar.set_message(worker::name(cell));
+        let has_limit = cell.test.prompt == 0 && cell.provider == "cpu";
+        let read_bandwidth = if has_limit { self.bandwidth(cell.threads) } else { None };
         let test_time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let measured = worker::measure_apart(cell, &self.flags, &self.cancel, &mut || self.bar.inc(1));
-        let Some(measured) = measured.map_err(CliError::failed)? else { return Ok(None) };
-        let (program, machine, subject) = (&self.program, &self.machine, &model.subject);
-        let origin = Origin { program, machine, subject, read_bandwidth, test_time: &test_time };
-        Ok(Some(Row::new(origin, cell, &measured)))
+        // Comparing takes a second model; once for all cells that compute the same is enough.
+        let compared = (cell.model.clone(), cell.provider.clone(), cell.prefill, cell.test.generate > 0);
+        let known = self.agreements.get(&compared).cloned();
+        let asked = Cell { reference: cell.reference.clone().filter(|_| known.is_none()), ..cell.clone() };
+        let mut measured =
+            worker::measure_apart(&asked, &self.flags, self.timeout, &self.cancel, &mut || self.bar.inc(1));
+        if let Some(Ok(measured)) = &mut measured {
+            match (known, &measured.agreement) {
+                (Some(known), _) => measured.agreement = Some(Ok(known)),
+                (None, Some(Ok(found))) => drop(self.agreements.insert(compared, found.clone())),
+                (None, _) => {}
+            }
+        }
+        let mut program = Program::here();
+        if let Some(Ok(measured)) = &measured {
+            program.runtime_version = Some(measured.runtime_version.clone());
+            program.runtime_sha256 = Some(self.library_hash(&measured.library)?);
+        }
+        let (program, machine, subject) = (&program, &self.machine, &model.subject);
+        let (device, form_factor) = (self.args.device.as_deref(), self.args.form_factor.as_deref());
+        let origin = Origin { program, machine, subject, device, form_factor, read_bandwidth, test_time: &test_time };
+        Ok(measured.map(|measured| match measured {
+            Ok(measured) => Row::new(origin, cell, &measured),
+            Err(failure) => Row::failed(origin, cell, &failure),
+        }))
+    }
+
+    /// The hash of a library, which is read once.
+    fn library_hash(&mut self, library: &Path) -> Result<String, CliError> {
+        if let Some(hash) = self.libraries.get(library) {
+            return Ok(hash.clone());
+        }
+        let hash = library_sha256(library).map_err(CliError::failed)?;
+        self.libraries.insert(library.to_owned(), hash.clone());
+        Ok(hash)
     }
 
     /// How fast so many threads read memory, measured once.
@@ -131,18 +220,24 @@ fn progress(plan: &Plan, quiet: bool) -> Result<ProgressBar, indicatif::style::T
 struct Rows {
     output: Printer<io::Stdout>,
     errors: Option<Printer<io::Stderr>>,
+    file: Option<RowFile>,
 }
 
 impl Rows {
-    fn new(plan: &Plan) -> Self {
+    fn new(plan: &Plan, file: Option<RowFile>) -> Self {
         let printer = |format: Format| Printer::new(format, plan.shown.clone(), io::stderr());
         Self {
             output: Printer::new(plan.output, plan.shown.clone(), io::stdout()),
             errors: plan.output_err.map(printer),
+            file,
         }
     }
 
     fn add(&mut self, row: &Row) -> Result<(), CliError> {
+        // First where it stays, whatever becomes of the others.
+        if let Some(file) = &mut self.file {
+            file.add(row)?;
+        }
         if let Some(errors) = &mut self.errors {
             errors.row(row).map_err(closed)?;
         }
@@ -167,15 +262,15 @@ fn print(text: &str) -> Result<(), CliError> {
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(CliError::output)
 }
 
-/// Why benchmarks ended early.
+/// Why the program fails at the end.
 #[derive(Debug, thiserror::Error)]
 enum BenchError {
-    /// A cell could not be measured.
-    #[error("{cell}: {reason}")]
-    Cell {
-        /// The cell in a few words.
-        cell: String,
-        /// What went wrong.
-        reason: String,
+    /// Some cells have no result, or not all of it.
+    #[error("{incomplete} of {cells} cells were not measured, or not wholly; their rows say why")]
+    Incomplete {
+        /// How many.
+        incomplete: usize,
+        /// Of how many.
+        cells: usize,
     },
 }

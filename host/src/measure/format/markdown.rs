@@ -58,7 +58,10 @@ pub(super) fn footer(row: &Row) -> String {
     let cpu = machine.cpu_info.as_deref().unwrap_or("unknown processor");
     format!(
         "lfm2-host {}{commit}, ONNX Runtime {}, {cpu}, {} cores, {}",
-        program.build_version, program.runtime_version, machine.cpu_cores, machine.os
+        program.build_version,
+        program.runtime_version.as_deref().unwrap_or("unknown"),
+        machine.cpu_cores,
+        machine.os
     )
 }
 
@@ -69,9 +72,10 @@ fn values(row: &Row) -> Vec<String> {
     let milliseconds = |time: Option<u64>| time.map(|time| format!("{:.2}", time as f64 / 1e6));
     let percentiles = [row.inter_token_p50_ns, row.inter_token_p95_ns, row.inter_token_p99_ns];
     let percentiles: Vec<_> = percentiles.into_iter().filter_map(milliseconds).collect();
-    let rate = match row.stddev_ts {
-        Some(deviation) => format!("{:.2} ± {deviation:.2}", row.avg_ts),
-        None => format!("{:.2}", row.avg_ts),
+    let rate = match (row.avg_ts, row.stddev_ts) {
+        (Some(rate), Some(deviation)) => format!("{rate:.2} ± {deviation:.2}"),
+        (Some(rate), None) => format!("{rate:.2}"),
+        (None, _) => row.status.name().to_owned(),
     };
     vec![
         row.subject.model_filename.replace('|', "\\|"),

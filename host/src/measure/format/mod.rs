@@ -2,7 +2,9 @@
 
 mod csv;
 mod json;
+mod llama_bench;
 mod markdown;
+pub mod pipette;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -28,15 +30,21 @@ pub enum Format {
     JsonLines,
     /// Statements that create a table unless it is there, and fill it: all fields but the samples.
     Sql,
+    /// A JSON object a line, with the fields of llama-bench and no others.
+    LlamaBench,
+    /// A JSON object a line: what Pipette takes as submissions.
+    Pipette,
 }
 
 /// Every format with its name.
-const NAMES: [(Format, &str); 5] = [
+const NAMES: [(Format, &str); 7] = [
     (Format::Markdown, "md"),
     (Format::Csv, "csv"),
     (Format::Json, "json"),
     (Format::JsonLines, "jsonl"),
     (Format::Sql, "sql"),
+    (Format::LlamaBench, "llama-bench"),
+    (Format::Pipette, "pipette"),
 ];
 
 impl FromStr for Format {
@@ -86,9 +94,14 @@ impl<W: Write> Printer<W> {
             Format::Json => json::row(row, is_first, output),
             Format::JsonLines => json::line(row, output),
             Format::Sql => sql::row(&fields(row)?, is_first, output),
+            Format::LlamaBench => llama_bench::line(row, output),
+            Format::Pipette => pipette::lines(row, output),
         }?;
         self.rows += 1;
-        self.footer = markdown::footer(row);
+        // A cell that failed may not know the runtime.
+        if self.footer.is_empty() || row.program.runtime_version.is_some() {
+            self.footer = markdown::footer(row);
+        }
         self.output.flush()
     }
 
@@ -103,11 +116,27 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// The fields of a row but the lists of samples, in order.
+/// The fields that hold lists.
+const LISTS: [&str; 8] = [
+    "thermal_before",
+    "thermal_after",
+    "frequency_before",
+    "frequency_after",
+    "samples_ns",
+    "samples_ts",
+    "first_token_samples_ns",
+    "inter_token_samples_ns",
+];
+
+/// The fields of a row but the lists, in order. What has fields itself is text that holds JSON.
 fn fields(row: &Row) -> io::Result<Map<String, Value>> {
     match serde_json::to_value(row)? {
         Value::Object(mut fields) => {
-            fields.retain(|_, value| !value.is_array());
+            // By name, because a list that is missing is null.
+            fields.retain(|name, _| !LISTS.contains(&name.as_str()));
+            for value in fields.values_mut().filter(|value| value.is_object()) {
+                *value = Value::String(value.to_string());
+            }
             Ok(fields)
         }
         other => Err(io::Error::other(format!("a row is no object: {other}"))),

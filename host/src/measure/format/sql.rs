@@ -29,6 +29,19 @@ const TEXTS: &[&str] = &[
     "prefill",
     "kv",
     "test_time",
+    "device",
+    "form_factor",
+    "plan",
+    "model_name",
+    "test_name",
+    "cell",
+    "status",
+    "error",
+    "placement",
+    "provider_options",
+    "provider_device",
+    "reference",
+    "reference_precision",
 ];
 
 /// Fields that hold fractions.
@@ -41,6 +54,9 @@ const REALS: &[&str] = &[
     "bytes_per_token",
     "roofline_tokens_per_second",
     "roofline_percent",
+    "runs_per_token",
+    "top1_agreement",
+    "mean_kld",
 ];
 
 pub(super) fn row(fields: &Map<String, Value>, is_first: bool, output: &mut dyn Write) -> io::Result<()> {
@@ -82,8 +98,11 @@ mod tests {
     fn every_column_has_the_type_of_its_values() {
         let mut fields = fields(&decode()).unwrap();
         // The fields that this row lacks.
-        for name in ["first_token_avg_ns", "first_token_median_ns"] {
+        for name in ["first_token_avg_ns", "first_token_median_ns", "compile_ns", "cache_hit", "device_memory"] {
             assert_eq!(fields.insert(name.to_owned(), 1.into()), Some(Value::Null));
+        }
+        for name in ["plan", "model_name", "test_name", "error"] {
+            assert_eq!(fields.insert(name.to_owned(), "x".into()), Some(Value::Null));
         }
         for (name, value) in &fields {
             let expected = match value {

@@ -1,0 +1,69 @@
+//! How far the measured model is from an exact one: a fast wrong answer is no result.
+
+use serde::{Deserialize, Serialize};
+
+use super::{MeasureError, tokens};
+use crate::cancel::Cancel;
+use crate::decoder::{AnyDecoder, OrtDecoder};
+use crate::documents::Window;
+use crate::evaluate::{EvaluationError, Pass, evaluate};
+use crate::package::Package;
+use crate::provider::{self, SessionOptions};
+use crate::runtime::Runtime;
+use crate::session::Session;
+
+/// Tokens of each text, if both models have room for them.
+const LENGTH: usize = 64;
+
+/// Texts, each from an empty state.
+const TEXTS: u64 = 4;
+
+/// Seed of the texts: the same in all rows, whatever the seed of the test.
+const SEED: u64 = 0x1f2;
+
+/// How far a model is from its reference on texts of random tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The reference's graph, with the folder of its package.
+    pub reference: String,
+    /// Recipe of the reference.
+    pub precision: String,
+    /// Number of tokens that were predicted.
+    pub tokens: usize,
+    /// Share of the positions at which both find the same token the most probable.
+    pub top1: f64,
+    /// Mean Kullback-Leibler divergence from the reference, in nats.
+    pub mean_kld: f64,
+}
+
+/// Compares `model` with the package `reference` on so many threads of the CPU. `pass` says how the model is given the tokens: as prompts or as
+/// answers, which other kernels compute. Leaves the model with whatever state.
+///
+/// The texts are random tokens, so that nothing but the two packages is needed; models are less sure about them than about
+/// language, and small differences show. What `lfm2-host eval` finds on language is another number.
+pub fn agreement(
+    model: &mut AnyDecoder,
+    runtime: &'static Runtime,
+    reference: &Package,
+    threads: usize,
+    pass: Pass,
+) -> Result<Agreement, MeasureError> {
+    // Nothing of what the measured provider is told.
+    let options = SessionOptions::with_threads(Some(threads));
+    let session = Session::new(runtime, reference, provider::named("cpu")?, &options)?;
+    let mut exact = AnyDecoder::Dynamic(OrtDecoder::new(session, None)?);
+    let contracts = [model.contract(), exact.contract()];
+    let length = contracts.map(|contract| contract.context_length).into_iter().fold(LENGTH, usize::min);
+    let vocab_size = contracts.map(|contract| contract.vocab_size).into_iter().fold(usize::MAX, usize::min);
+    let text = |index| tokens::random(length, vocab_size, SEED + index);
+    let windows: Vec<_> = (0..TEXTS).map(|index| Window { tokens: text(index), counted_from: 1 }).collect();
+    let found = evaluate(model, Some(&mut exact), &windows, pass, &Cancel::new(), &mut |_| {})?;
+    let fidelity = found.fidelity.ok_or(EvaluationError::Nothing)?;
+    Ok(Agreement {
+        reference: super::subject::file_name(reference),
+        precision: reference.contract().precision.clone(),
+        tokens: found.tokens,
+        top1: fidelity.agreement.value,
+        mean_kld: fidelity.divergence.mean.value,
+    })
+}
