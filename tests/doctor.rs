@@ -97,6 +97,11 @@ fn the_simulator_of_an_npu_works_and_says_which_export_it_needs() {
     let problem = qnn["package"]["problem"].as_str().unwrap();
     assert!(problem.contains("--for cpu,qnn") && problem.contains("lfm2.qnn-chunk.onnx"), "{problem}");
 
+    // Qualcomm's library prints to standard output, where results belong.
+    let probed = run(doctor(&["--probe", "qnn"]));
+    assert_eq!(probed.output.lines().count(), 1, "{}", probed.output);
+    assert_eq!(serde_json::from_str::<Value>(&probed.output).unwrap()["works"], true);
+
     let wrong = self::report(&["--ep", "qnn", "--ep-option", "backend_path=no-such.so"], 1);
     assert_eq!(facts(&wrong, "qnn")["works"], false, "{wrong}");
 }

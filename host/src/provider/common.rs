@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ort::memory::DeviceType;
-use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::{Prepack, Provider, ProviderError, SessionOptions, Setup, option_problems};
@@ -103,9 +103,8 @@ pub(super) fn settled(
 }
 
 /// Sets up what every session needs.
-#[expect(clippy::result_large_err, reason = "the error of a builder gives the builder back")]
-pub(super) fn session(builder: SessionBuilder, options: &SessionOptions) -> BuilderResult {
-    builder
+fn session(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+    let builder = builder
         .with_intra_threads(options.threads.unwrap_or_else(platform::default_threads))?
         .with_optimization_level(GraphOptimizationLevel::All)?
         // One plan is kept for every combination of input shapes, and each decode step is a new one.
@@ -114,7 +113,8 @@ pub(super) fn session(builder: SessionBuilder, options: &SessionOptions) -> Buil
         // than the operation. They sleep soon after the last one.
         .with_intra_op_spinning(options.spinning)?
         // Versions before 1.31 do not know the key, and pack one weight after the other.
-        .with_config_entry(PREPACK_BY_ALL, if options.prepack == Prepack::Parallel { "1" } else { "0" })
+        .with_config_entry(PREPACK_BY_ALL, if options.prepack == Prepack::Parallel { "1" } else { "0" })?;
+    Ok(builder)
 }
 
 /// Runs `set_up` and tells whose settings were refused. `hint` is as in [`ProviderError::Setup`].
@@ -123,7 +123,7 @@ pub(super) fn set_up(
     builder: SessionBuilder,
     setup: &Setup<'_>,
     hint: &'static str,
-    set_up: impl FnOnce(SessionBuilder) -> BuilderResult,
+    set_up: impl FnOnce(SessionBuilder) -> ort::Result<SessionBuilder>,
 ) -> Result<SessionBuilder, ProviderError> {
     session(builder, setup.options).and_then(set_up).map_err(|error| ProviderError::Setup {
         provider: provider.name(),

@@ -61,7 +61,7 @@ impl Provider for CoreMl {
         }
         let with = |coreml: ep::CoreML, (key, value): &(String, String)| coreml.with_arbitrary_config(key, value);
         let coreml = options.iter().fold(ep::CoreML::default(), with).build().error_on_failure();
-        common::set_up(self, builder, setup, "", |builder| builder.with_execution_providers([coreml]))
+        common::set_up(self, builder, setup, "", |builder| Ok(builder.with_execution_providers([coreml])?))
     }
 }
 

@@ -35,6 +35,6 @@ impl Provider for Cpu {
         common::settled(self, &setup.options.provider, &[])?;
         // Without an explicit choice ONNX Runtime picks a provider itself: CoreML on a Mac, a plugin if one is registered.
         let devices = common::devices(setup.runtime, self)?;
-        common::set_up(self, builder, setup, "", |builder| builder.with_devices(devices, None))
+        common::set_up(self, builder, setup, "", |builder| Ok(builder.with_devices(devices, None)?))
     }
 }

@@ -64,7 +64,7 @@ impl Provider for Cuda {
         common::require_built_in(setup.runtime, self, REMEDY)?;
         let with = |cuda: ep::CUDA, (key, value): &(String, String)| cuda.with_arbitrary_config(key, value);
         let cuda = options.iter().fold(ep::CUDA::default(), with).build().error_on_failure();
-        common::set_up(self, builder, setup, HINT, |builder| builder.with_execution_providers([cuda]))
+        common::set_up(self, builder, setup, HINT, |builder| Ok(builder.with_execution_providers([cuda])?))
     }
 }
 

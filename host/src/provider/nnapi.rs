@@ -55,7 +55,7 @@ impl Provider for Nnapi {
             .with_cpu_only(is_on("cpu_only"));
         let nnapi = nnapi.build().error_on_failure();
         common::set_up(self, builder, setup, "", |builder| {
-            builder.with_disabled_optimizers(HARMFUL_OPTIMIZER)?.with_execution_providers([nnapi])
+            Ok(builder.with_disabled_optimizers(HARMFUL_OPTIMIZER)?.with_execution_providers([nnapi])?)
         })
     }
 }

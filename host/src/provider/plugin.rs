@@ -28,5 +28,5 @@ pub(super) fn configure(
 ) -> Result<SessionBuilder, ProviderError> {
     let key = |key: &str| format!("{}.{key}", provider.runtime_name());
     let options: Vec<_> = options.iter().map(|(name, value)| (key(name), value.clone())).collect();
-    common::set_up(provider, builder, setup, "", |builder| builder.with_devices(devices, Some(&options)))
+    common::set_up(provider, builder, setup, "", |builder| Ok(builder.with_devices(devices, Some(&options))?))
 }

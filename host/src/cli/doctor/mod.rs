@@ -85,7 +85,7 @@ fn probe(name: &str, args: &DoctorArgs, settings: &ProviderSettings) -> Result<E
     let facts = facts(provider, settings, args.model.as_deref());
     let mut output = io::stdout().lock();
     let line = serde_json::to_string(&facts).map_err(CliError::failed)?;
-    writeln!(output, "\n{line}").and_then(|()| output.flush()).map_err(CliError::output)?;
+    writeln!(output, "{line}").and_then(|()| output.flush()).map_err(CliError::output)?;
     Ok(Exit::Done)
 }
 
