@@ -175,7 +175,7 @@ fn a_graph_for_calibration_is_no_model() {
     assert!(Package::open(&package).unwrap_err().to_string().contains("no ONNX file"), "no model is there");
 
     // A model joins it, and is joined.
-    run(export(&package, &["--precision", "q8"])).answer();
+    run(export(&package, &["--precision", "q8", "--for", "cpu"])).answer();
     let genai = fs::read_to_string(package.join("genai_config.json")).unwrap();
     assert!(genai.contains("model_quantized.onnx"), "{genai}");
     run(export(&package, &["--for", "calibrate"])).answer();

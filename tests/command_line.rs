@@ -201,7 +201,7 @@ fn providers_are_told_apart() {
     assert!(errors.contains("did you mean soc_model?"), "{errors}");
     for provider in ["cuda", "coreml", "nnapi", "qnn"] {
         let errors = run(host(&["-p", "x", "--ep", provider])).failure(1);
-        assert!(errors.contains(&format!("--for {provider}")), "{errors}");
+        assert!(errors.contains(&format!("--for cpu,{provider}")), "{errors}");
     }
 }
 
@@ -303,7 +303,7 @@ fn prompts_go_through_the_graph_that_is_asked_for() {
     let errors = run(host(&["-p", QUESTION, "--prefill", "int8"])).failure(1);
     assert!(errors.contains("has no graph for prompts") && errors.contains("--prefill int8"), "{errors}");
 
-    let package = Exported::new(TINY_CHAT, with_prefill(Precision::Fp32));
+    let package = Exported::new(TINY_CHAT, with_prefill(Precision::Q4));
     let ask = |arguments: &[&str]| {
         let mut command = program(&[&["-p", QUESTION, "-v"], arguments].concat());
         command.arg("--model").arg(&package.graph);

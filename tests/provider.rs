@@ -367,6 +367,22 @@ fn compiled_graphs_answer_and_go_stale() {
     let message = with(&[&format!("{compiled}/SM8550"), "--ep-option", "soc_model=69"]).failure(1);
     assert!(message.contains("it is for SM8550 (43), and soc_model is 69"), "{message}");
 
+    // The benchmark tells what compiling costs, and where it was saved.
+    let measured = |arguments: &[&str]| -> Value {
+        let mut command = host(&["bench", "--ep", "qnn", "-p", "0", "-n", "1", "-r", "1", "-o", "json", "--model"]);
+        command.arg(&exported.graph).args(arguments);
+        let outcome = run(command);
+        assert_eq!(outcome.status, Some(0), "{}", outcome.errors);
+        let rows: Value = serde_json::from_str(&outcome.output).unwrap();
+        rows[0].clone()
+    };
+    let row = measured(&[]);
+    assert_eq!((&row["status"], &row["cache_hit"]), (&"ok".into(), &false.into()), "{row}");
+    assert_eq!(row["compile_ns"], row["session_ns"], "{row}");
+    let row = measured(&["--compiled", &format!("{compiled}/SM8750")]);
+    assert_eq!((&row["cache_hit"], &row["compile_ns"]), (&true.into(), &Value::Null), "{row}");
+    assert_eq!(row["placement"], serde_json::json!({"QNNExecutionProvider": 2}), "{row}");
+
     // A context of another export, another runtime, and a file that is cut short.
     let description = out.path().join("SM8550/lfm2.compiled.json");
     let text = std::fs::read_to_string(&description).unwrap();

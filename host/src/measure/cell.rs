@@ -32,6 +32,8 @@ pub struct Cell {
     pub plugin: Option<PathBuf>,
     /// Whether other providers may run what this one does not take; without it, as is usual for the provider.
     pub allow_fallback: Option<bool>,
+    /// The folder with the graphs that were compiled ahead of time, if they are to be used.
+    pub compiled: Option<PathBuf>,
     /// Number of threads.
     pub threads: usize,
     /// Whether threads wait actively for more work.
@@ -74,14 +76,28 @@ impl Cell {
     /// them does not matter; nor do program, runtime and machine.
     pub fn id(&self, subject: &Subject) -> String {
         let Self { provider_options, allow_fallback, .. } = self;
-        let Self { model: _, library: _, plugin: _, names: _, provider, threads, spinning, chunk, low_memory, .. } =
-            self;
+        let Self {
+            model: _,
+            library: _,
+            plugin: _,
+            names: _,
+            compiled: _,
+            provider,
+            threads,
+            spinning,
+            chunk,
+            low_memory,
+            ..
+        } = self;
         let Self { prefill, speculate, reference, test, repetitions, seed, .. } = self;
         let reference = reference.as_ref().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
         let model = (&subject.model_filename, subject.model_size, &subject.model_sha256, &subject.weights_sha256);
         let session = (provider, provider_options, allow_fallback, threads, spinning, chunk, low_memory);
         let settings = (model, session, prefill, speculate, reference, test, repetitions, seed);
-        let text = serde_json::to_string(&settings).unwrap_or_default();
+        let mut text = serde_json::to_string(&settings).unwrap_or_default();
+        if self.compiled.is_some() {
+            text += " compiled";
+        }
         Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -129,7 +145,8 @@ pub struct Measured {
     pub device_bytes: Option<u64>,
     /// Number of nodes of the graph by the provider that runs them; none where the runtime does not tell.
     pub placement: Option<BTreeMap<String, usize>>,
-    /// Nanoseconds of compiling the graph for the device; none if the provider does not compile.
+    /// Nanoseconds of compiling the graphs for the device, which is all of `session_ns`; none if that was done ahead of time, or if the
+    /// provider does not compile.
     pub compile_ns: Option<u64>,
     /// Whether a compiled graph was found instead; none if the provider does not compile.
     pub cache_hit: Option<bool>,
@@ -163,7 +180,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
         options: options.clone(),
         max_context: None,
         prefill: cell.prefill,
-        compiled: None,
+        compiled: cell.compiled.as_deref(),
         verify: false,
         speculate: cell.speculate > 0,
     };
@@ -213,8 +230,8 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
         peak_run_bytes: peak_run.filter(|_| is_apart),
         device_bytes,
         placement: Some(decoder.placed()),
-        compile_ns: None,
-        cache_hit: None,
+        compile_ns: (provider.compiles() && cell.compiled.is_none()).then_some(session_ns),
+        cache_hit: provider.compiles().then_some(cell.compiled.is_some()),
         thermal_before,
         thermal_after,
         frequency_before,
@@ -242,6 +259,9 @@ mod tests {
         other.library = Some("libonnxruntime.so".into());
         other.names = Names { model: Some("mine".to_owned()), ..Names::default() };
         assert_eq!(other.id(&subject), id);
+        other.compiled = Some("compiled".into());
+        assert_ne!(other.id(&subject), id);
+        other.compiled = None;
         other.threads += 1;
         assert_ne!(other.id(&subject), id);
         let mut others = subject.clone();

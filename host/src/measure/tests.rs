@@ -36,6 +36,7 @@ pub(crate) fn cell() -> Cell {
         provider_options: [].into(),
         plugin: None,
         allow_fallback: None,
+        compiled: None,
         threads: 2,
         spinning: true,
         chunk: 512,

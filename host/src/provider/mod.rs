@@ -62,6 +62,11 @@ pub trait Provider: Send + Sync {
         Memory::Shared
     }
 
+    /// Whether creating a session compiles the graph for a device, and nothing is kept for the next one.
+    fn compiles(&self) -> bool {
+        false
+    }
+
     /// What is done if a part of a graph would run elsewhere, unless [`SessionOptions::fallback`] says.
     fn fallback(&self) -> Fallback;
 

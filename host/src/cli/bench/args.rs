@@ -88,6 +88,10 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(long)]
     pub(super) low_memory: bool,
 
+    /// Take the graphs that `lfm2-host compile` wrote into DIR, for --ep qnn
+    #[arg(long, value_name = "DIR")]
+    pub(super) compiled: Option<PathBuf>,
+
     /// Seed of the tokens that prompts are made of
     #[arg(long, value_name = "N", allow_hyphen_values = true, default_value = "0")]
     pub(super) seed: String,

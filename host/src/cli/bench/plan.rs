@@ -9,6 +9,7 @@ use super::args::BenchArgs;
 use super::{lists, matrix};
 use crate::cli::Problems;
 use crate::cli::settings::{LONGEST_DRAFT, MOST_THREADS};
+use crate::compiled;
 use crate::measure::format::{Format, pipette};
 use crate::measure::records::Shard;
 use crate::measure::{Cell, Names, Subject, Test};
@@ -224,6 +225,9 @@ fn told(axes: &Axes, args: &BenchArgs, problems: &mut Problems) -> Told {
         if args.ep_lib.is_some() && told.providers.iter().filter(|provider| provider.plugin().is_some()).count() != 1 {
             problems.add("--ep-lib", "is for one provider that comes as a plugin; measure those one by one");
         }
+        if args.compiled.is_some() && !told.providers.iter().any(|provider| provider.name() == compiled::PROVIDER) {
+            problems.add("--compiled", format!("is for --ep {}", compiled::PROVIDER));
+        }
     }
     told
 }
@@ -259,6 +263,7 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
         let options = told.options.iter().filter(|(key, _)| is_known(key)).cloned();
         let options: BTreeMap<String, String> = options.collect();
         let plugin = args.ep_lib.clone().filter(|_| provider.plugin().is_some());
+        let ahead = args.compiled.clone().filter(|_| provider.name() == compiled::PROVIDER);
         for &spinning in &axes.spinning {
             for &chunk in &axes.chunks {
                 for &speculate in &axes.speculate {
@@ -269,6 +274,7 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
                         provider_options: options.clone(),
                         plugin: plugin.clone(),
                         allow_fallback,
+                        compiled: ahead.clone(),
                         threads,
                         spinning,
                         chunk,

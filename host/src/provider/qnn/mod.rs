@@ -50,6 +50,10 @@ impl Provider for Qnn {
         Some(&PLUGIN)
     }
 
+    fn compiles(&self) -> bool {
+        true
+    }
+
     fn fallback(&self) -> Fallback {
         Fallback::Refused
     }
