@@ -15,8 +15,9 @@ use std::sync::Arc;
 /// Most last tokens that are looked up. Longer matches are hardly better.
 const LONGEST_MATCH: usize = 4;
 
-/// Time that one more token adds to a run, as a part of the time for one token. Measured with 4-bit weights on two cores: 0.17
-/// for the second token, 0.27 on average for 4, 0.31 for 8. Eight-bit weights have about half of it.
+/// Time that one more token adds to a run, as a part of the time for one token. Measured with 4-bit weights on two cores
+/// that have dot products of bytes: 0.17 for the second token, 0.27 on average for 4, 0.31 for 8. Without those it is 0.5 at 4 bits and 0.75 at
+/// 8 bits (`benches/experiments.md`), so that there drafts are proposed that do not pay.
 const COST: f64 = 0.3;
 
 /// How much better than none a token must be: what is not sure to win is left out.
