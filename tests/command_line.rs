@@ -325,7 +325,9 @@ fn prompts_go_through_the_graph_that_is_asked_for() {
     assert!(outcome.errors.contains(loaded), "{}", outcome.errors);
 
     fs::remove_file(package.package().join("lfm2.prefill.onnx")).unwrap();
-    let errors = ask(&[]).failure(1);
+    let mut command = program(&["-p", QUESTION, "--model"]);
+    command.arg(&package.graph);
+    let errors = run(command).failure(1);
     assert!(errors.contains("lfm2.prefill.onnx is missing") && errors.contains("--prefill same"), "{errors}");
     assert_eq!(ask(&["--prefill", "same"]).output, format!("{ANSWER}\n"));
 }
