@@ -188,16 +188,16 @@ mod tests {
         });
 
         // The pair beside lfm2.onnx comes after lfm2.qnn.onnx, and the other way round.
-        let (_folder, existing) = package(&[named.clone()]);
+        let (_folder, existing) = package(std::slice::from_ref(&named));
         let written = ["lfm2.onnx", "lfm2.onnx_data", "lfm2.qnn-token.onnx", "lfm2.qnn.onnx_data"];
         let message = problem(existing, "lfm2.onnx", &written).unwrap();
         assert!(message.contains("lfm2.qnn.onnx_data of lfm2.qnn.onnx"), "{message}");
-        let (_folder, existing) = package(&[&[general.clone()], &pair[..]].concat());
+        let (_folder, existing) = package(&[std::slice::from_ref(&general), &pair[..]].concat());
         let message = problem(existing, "lfm2.qnn.onnx", &["lfm2.qnn.onnx", "lfm2.qnn.onnx_data"]).unwrap();
         assert!(message.contains("lfm2.qnn.onnx_data of lfm2.qnn-token.onnx"), "{message}");
 
         // What is written anew, and what does not meet.
-        let (_folder, existing) = package(&[&[general.clone()], &pair[..]].concat());
+        let (_folder, existing) = package(&[std::slice::from_ref(&general), &pair[..]].concat());
         assert_eq!(problem(existing, "lfm2.onnx", &written), None);
         let (_folder, existing) = package(&[named, general]);
         assert_eq!(problem(existing, "lfm2.onnx", &["lfm2.onnx", "lfm2.onnx_data", "lfm2.qnn-token.onnx"]), None);
