@@ -314,7 +314,8 @@ fn models_without_attention_take_rows_alone() {
     assert_eq!(Array1::from_iter(graph.content().inputs.iter().map(|(_, port)| port.name.clone())).to_vec(), names);
 }
 
-/// What a provider gets wrong, or does not take, is not in the graphs for it: neither in those of any recipe nor of any model.
+/// What a provider gets wrong, or does not take, is not in the graphs for it: neither in those of any recipe nor of any model. Where
+/// their weights lie is the package's choice, and not looked at here.
 #[test]
 fn providers_take_every_graph_as_a_whole() {
     let check_graph =

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use expect_test::expect_file;
+use lfm2_export::package::gpu_graph;
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::State;
 use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Observed, Tokens, Window};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::verify::verify;
-use lfm2_graphs::ir::{Attribute, DType, Dim, Format, Graph, Role, Scope, Source, Value, text};
+use lfm2_graphs::ir::{Attribute, DType, Dim, Graph, Role, Scope, Source, Value, text};
 use lfm2_graphs::lfm2::{Block, Config, Extras, attention, build, feed_forward, short_conv};
 use lfm2_graphs::ops;
 use lfm2_tests::models;
@@ -133,11 +134,10 @@ fn rollback_adds_outputs_and_nothing_else() {
 #[test]
 fn attention_on_gpus_is_float16_and_takes_its_norms() {
     for precision in Precision::ALL {
+        // States of float16 whatever the recipe: q4, q8 and fp32 have activations of float32 elsewhere.
         let recipe = precision.recipe().unwrap();
-        let graph = Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
-            Format::Dense(_) => Format::Dense(DType::Float16),
-            format => format,
-        });
+        // The formats of an export.
+        let graph = gpu_graph(&recipe);
         let contract = build(&models::config(), &*models::dialect("contrib-gpu"), Extras::default(), &graph).unwrap();
         assert!(contract.states.iter().all(|state| state.past.dtype == DType::Float16), "{precision}");
         let content = graph.content();

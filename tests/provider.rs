@@ -20,7 +20,7 @@ use lfm2_host::provider::{self, Provider, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::text::Tokenizer;
 use lfm2_tests::compare::{agreement, argmax, error};
-use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, needs_portable, with_static};
+use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, forced, needs_portable, with_static};
 use lfm2_tests::programs::{Outcome, program, run};
 use lfm2_tests::reference_data;
 use serde_json::Value;
@@ -96,7 +96,7 @@ fn states_agree(fixed: &FixedDecoder, general: &OrtDecoder, tolerance: f64, what
 #[test]
 fn static_graphs_compute_what_the_general_graph_computes() {
     for fixture in TINY_RANDOM.iter().copied().filter(|fixture| !needs_portable(fixture)) {
-        let exported = Exported::new(fixture, with_static(Precision::Fp32, &STATIC, 8, 48));
+        let exported = Exported::new(fixture, forced(with_static(Precision::Fp32, &STATIC, 8, 48)));
         let mut general = exported.decoder();
         let all = tokens(40);
         for target in STATIC {
@@ -263,7 +263,7 @@ fn ask(graph: &Path, arguments: &[&str]) -> Outcome {
 #[test]
 fn every_provider_answers_or_says_what_is_missing() {
     let _alone = alone();
-    let exported = Exported::new(TINY_CHAT, with_static(Precision::Fp16, &STATIC, 16, 128));
+    let exported = Exported::new(TINY_CHAT, forced(with_static(Precision::Fp16, &STATIC, 16, 128)));
     for name in provider::names() {
         let outcome = ask(&exported.graph, &["--ep", name]);
         if outcome.status == Some(0) {

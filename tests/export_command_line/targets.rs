@@ -8,7 +8,7 @@ use lfm2_tests::packages::{TINY_CHAT, fixture};
 use lfm2_tests::programs::run;
 use serde_json::Value;
 
-use super::{FP32, copied, export, export_to, files, folder};
+use super::{FP32, contents, copied, export, export_to, files, folder};
 
 /// The names of the graphs and of the files with their weights.
 fn manifest(folder: &Path) -> Vec<(String, Vec<String>)> {
@@ -27,7 +27,13 @@ fn pairs_share_what_they_can() {
     let (_folder, out) = folder("lfm2.onnx");
     let flags =
         ["--precision", "q4", "--for", "qnn,coreml,nnapi", "--chunk", "16", "--static-context", "100", "--json"];
-    let json = run(export_to(&fixture(TINY_CHAT), &out, &flags)).json();
+    // NNAPI passes over everything whose weights lie beside the graph, which is said before anything is written.
+    let refused = run(export_to(&fixture(TINY_CHAT), &out, &flags)).failure(1);
+    assert!(refused.contains("nnapi would not take") && refused.contains("in a file of their own"), "{refused}");
+    assert!(refused.lines().count() <= 103, "{refused}");
+    assert_eq!(files(out.parent().unwrap()), [""; 0]);
+    let written = run(export_to(&fixture(TINY_CHAT), &out, &[&flags[..], &["--force"]].concat()));
+    let json: Value = serde_json::from_str(&written.output).unwrap();
     let package = out.parent().unwrap();
     let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let own = |target: &str| named(&["lfm2.onnx_data", &format!("lfm2.{target}.onnx_data")]);
@@ -41,7 +47,11 @@ fn pairs_share_what_they_can() {
         ("lfm2.qnn-token.onnx".into(), named(&["lfm2.onnx_data"])),
     ];
     assert_eq!(manifest(package), expected);
-    assert_eq!(json["notes"], serde_json::json!([]));
+    let notes: Vec<_> = json["notes"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    for note in notes {
+        assert!(note.contains("because of --force: lfm2.nnapi-") && written.errors.contains(note), "{note}");
+    }
     let targets: Vec<_> = json["targets"].as_array().unwrap().iter().map(|it| it["target"].as_str().unwrap()).collect();
     assert_eq!(targets, ["coreml", "nnapi", "qnn"]);
     assert_eq!(json["targets"][2]["data"], Value::Null);
@@ -80,11 +90,55 @@ fn pairs_share_what_they_can() {
     }
     for provider in ["qnn", "coreml", "nnapi"] {
         for path in [&out, &package.to_owned()] {
-            let checked = run(export(&["check", path.to_str().unwrap(), "--ep", provider, "--json"])).json();
+            let checked = run(export(&["check", path.to_str().unwrap(), "--ep", provider, "--json"]));
+            assert_eq!((checked.status, checked.errors.as_str()), (Some(i32::from(provider == "nnapi")), ""));
+            let checked: Value = serde_json::from_str(&checked.output).unwrap();
             assert_eq!(checked["graphs"].as_array().unwrap().len(), 2, "{provider}");
-            assert_eq!(checked["graphs"][0]["partitions"], 1, "{provider}");
+            assert_eq!(checked["graphs"][0]["partitions"] == 1, provider != "nnapi", "{provider}");
         }
     }
+    // Half a pair is none.
+    fs::remove_file(package.join("lfm2.qnn-token.onnx")).unwrap();
+    for path in [&out, &package.to_owned()] {
+        let message = run(export(&["check", path.to_str().unwrap(), "--ep", "qnn"])).failure(1);
+        assert!(message.contains("lfm2.qnn-token.onnx is missing"), "{message}");
+    }
+    fs::remove_file(&out).unwrap();
+    let message = run(export(&["check", package.to_str().unwrap(), "--ep", "qnn"])).failure(1);
+    assert!(message.contains("lfm2.qnn-token.onnx is missing"), "{message}");
+}
+
+#[test]
+fn a_check_of_nothing_fails() {
+    let (_folder, out) = folder("");
+    let check = |folder: &Path| run(export(&["check", folder.to_str().unwrap(), "--ep", "qnn"]));
+    let calibrate = out.join("calibrate");
+    run(export_to(&fixture(TINY_CHAT), &calibrate.join("x.onnx"), &["--for", "calibrate"])).answer();
+    let message = check(&calibrate).failure(1);
+    assert!(message.contains("no graphs for qnn") && message.contains("the list replaces"), "{message}");
+
+    let several = out.join("several");
+    run(export_to(&fixture(TINY_CHAT), &several.join("a.onnx"), &[])).answer();
+    run(export_to(&fixture(TINY_CHAT), &several.join("b.onnx"), &["--for", "cpu,cuda"])).answer();
+    let checked = check(&several);
+    assert_eq!((checked.status, checked.output.lines().count()), (Some(0), 2), "{}", checked.output);
+    let warned = &checked.errors;
+    assert!(warned.contains("b.onnx has no graphs for qnn") && !warned.contains("a.onnx"), "{warned}");
+    assert!(!warned.contains("cuda"), "{warned}");
+}
+
+#[test]
+fn names_of_other_graphs_data_are_refused() {
+    let (_folder, out) = folder("lfm2.onnx");
+    run(export_to(&fixture(TINY_CHAT), &out, &["--for", "cpu,coreml"])).answer();
+    let before = contents(out.parent().unwrap());
+    for target in ["coreml", "cuda", "nnapi", "qnn"] {
+        let name = out.with_file_name(format!("lfm2.{target}.onnx"));
+        let outcome = run(export_to(&fixture(TINY_CHAT), &name, &["--for", "cpu"]));
+        assert_eq!(outcome.status, Some(2), "{}", outcome.errors);
+        assert!(outcome.errors.contains("companions of x.onnx"), "{}", outcome.errors);
+    }
+    assert!(contents(out.parent().unwrap()) == before);
 }
 
 #[test]
@@ -143,7 +197,36 @@ fn an_untied_table_is_that_of_the_general_graph() {
     run(export_to(&checkpoint, &out, &flags)).answer();
     let general = contract(&out);
     for name in ["lfm2.coreml-chunk.onnx", "lfm2.coreml-token.onnx"] {
-        assert_eq!(contract(&out.with_file_name(name)).table, general.table, "{name}");
+        let contract = contract(&out.with_file_name(name));
+        assert_eq!((contract.table, contract.precision.as_str()), (general.table.clone(), "fp16"), "{name}");
+    }
+}
+
+#[test]
+fn a_table_in_fewer_bits_than_the_graph_is_named() {
+    let (_folder, out) = folder("lfm2.onnx");
+    let recipe = out.with_file_name("small.toml");
+    let text =
+        run(export(&["recipes", "q4"])).answer().replace("block = 128", "block = 32").replace("\"q4\"", "\"small\"");
+    fs::write(&recipe, text).unwrap();
+    let (_checkpoint, checkpoint) = copied("untied");
+    let flags = ["--recipe", recipe.to_str().unwrap(), "--for", "coreml,qnn", "--json"];
+    let written = run(export_to(&checkpoint, &out, &flags));
+    let json: Value = serde_json::from_str(&written.output).unwrap();
+    let notes = json["notes"].as_array().unwrap();
+    let note = notes[0].as_str().unwrap();
+    assert!(notes.len() == 1 && note.contains("coreml") && note.contains("are those of small"), "{notes:?}");
+    assert!(written.errors.contains(note), "{}", written.errors);
+    for (name, precision) in [
+        ("lfm2.coreml-chunk.onnx", "fp16, table small"),
+        ("lfm2.coreml-token.onnx", "fp16, table small"),
+        ("lfm2.qnn-token.onnx", "small"),
+    ] {
+        let contract = contract(&out.with_file_name(name));
+        assert_eq!(
+            (contract.precision.as_str(), contract.table.format),
+            (precision, self::contract(&out).table.format)
+        );
     }
 }
 
@@ -161,6 +244,40 @@ fn graphs_of_a_target_go_when_it_is_not_asked_for_again() {
     assert_eq!(with("coreml"), [&coreml[..], &plain].concat());
     assert_eq!(with("cpu,qnn"), [&plain[..], &qnn].concat());
     assert_eq!(with("cpu"), plain);
+}
+
+#[test]
+fn a_manifest_cannot_reach_out_of_its_folder() {
+    let (folder, out) = folder("package/lfm2.onnx");
+    run(export_to(&fixture(TINY_CHAT), &out, &[])).answer();
+    fs::write(folder.path().join("precious"), "").unwrap();
+    let path = out.with_file_name(MANIFEST_NAME);
+    let manifest = Manifest::from_json(&fs::read_to_string(&path).unwrap()).unwrap();
+    let absolute = folder.path().join("precious").to_str().unwrap().to_owned();
+    for name in ["../precious", &absolute] {
+        // In what belongs to the package, and in what belongs to a companion that every export removes and writes anew.
+        for place in 0..3 {
+            let mut manifest = manifest.clone();
+            let companion = manifest.graphs.iter_mut().find(|it| it.file == "lfm2.qnn-token.onnx").unwrap();
+            match place {
+                0 => manifest.files[0].name = name.to_owned(),
+                1 => companion.data.push(name.to_owned()),
+                _ => companion.file = name.to_owned(),
+            }
+            fs::write(&path, manifest.to_json().unwrap()).unwrap();
+            let message = run(export_to(&fixture(TINY_CHAT), &out, &[])).failure(1);
+            assert!(message.contains(&format!("{name} is no name of a file in the package")), "{message}");
+            assert!(folder.path().join("precious").is_file());
+        }
+    }
+    // A file that lies in the folder and that no export has written is none of the package's either.
+    fs::write(out.with_file_name("thesis"), "").unwrap();
+    let mut manifest = manifest;
+    let companions = manifest.graphs.iter_mut().filter(|it| it.file != "lfm2.onnx");
+    companions.for_each(|it| it.data.push("thesis".to_owned()));
+    fs::write(&path, manifest.to_json().unwrap()).unwrap();
+    run(export_to(&fixture(TINY_CHAT), &out, &["--for", "cpu"])).answer();
+    assert!(out.with_file_name("thesis").is_file());
 }
 
 #[test]
@@ -207,6 +324,11 @@ fn lists_and_sizes_that_make_no_sense_are_refused() {
         (&["--for", "tpu"], "tpu"),
         (&["--for", "cpu", "--chunk", "8"], "--chunk"),
         (&["--chunk", "0"], "--chunk is 0"),
+        // More than the default, whatever the model.
+        (&["--chunk", "2000"], "--chunk 2000 is more than the 1024"),
+        (&["--for", "cpu", "--force"], "--force is for graphs for NPUs"),
+        (&["--for", "cpu,cuda", "--force"], "--force is for graphs for NPUs"),
+        (&["--for", "calibrate", "--force"], "--force is for graphs for NPUs"),
         (&["--static-context", "0"], "--static-context is 0"),
         (&["--chunk", "64", "--static-context", "32"], "--chunk 64 is more than the 32"),
     ] {

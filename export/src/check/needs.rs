@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::Need;
 use super::shapes::Known;
-use crate::proto::{Model, Node};
+use crate::proto::{Model, Node, Stored, Tensor};
 
 /// A graph as the rules look at it.
 pub(super) struct Facts<'m> {
     pub(super) known: BTreeMap<&'m str, Known>,
+    /// The files of the constants that lie beside the graph.
+    pub(super) external: BTreeMap<&'m str, &'m str>,
     constants: BTreeSet<&'m str>,
     producers: BTreeMap<&'m str, &'m Node>,
 }
@@ -23,7 +25,12 @@ impl<'m> Facts<'m> {
                 constants.extend(node.outputs.iter().map(String::as_str));
             }
         }
+        let file = |tensor: &'m Tensor| match &tensor.stored {
+            Stored::External { file, .. } => Some((tensor.name.as_str(), file.as_str())),
+            Stored::Inline => None,
+        };
         Self {
+            external: model.tensors.iter().filter_map(file).collect(),
             known: super::shapes::infer(model),
             constants,
             producers: model.nodes.iter().flat_map(outputs).collect(),

@@ -11,6 +11,8 @@ pub struct Rules {
     pub most_dimensions: usize,
     /// Types of floats, of activations and constants.
     pub floats: &'static [&'static str],
+    /// Whether the provider takes nodes with weights that lie in a file beside the graph.
+    pub external: bool,
     /// The operators that the provider takes.
     pub operators: &'static [Operator],
     /// Where the rules above and the list of operators are from.
@@ -79,6 +81,7 @@ static COREML: Rules = Rules {
     target: Target::Coreml,
     most_dimensions: 5,
     floats: &["float16", "float32"],
+    external: true,
     operators: &[
         op(
             "Add",
@@ -113,6 +116,7 @@ static NNAPI: Rules = Rules {
     target: Target::Nnapi,
     most_dimensions: 4,
     floats: &["float32"],
+    external: false,
     operators: &[
         op("Add", &[], NNAPI_SOURCE),
         op(
@@ -144,15 +148,14 @@ static NNAPI: Rules = Rules {
         op("Transpose", &[], NNAPI_SOURCE),
     ],
     source: NNAPI_SOURCE,
-    caveat: Some(
-        "read from the provider's source, not run: the session must leave out the optimizer MatMulAddFusion, and every version read passes over operators whose weights lie in a file of their own, so that a device must show whether yours does",
-    ),
+    caveat: Some("read from the provider's source, not run: the session must leave out the optimizer MatMulAddFusion"),
 };
 
 static QNN: Rules = Rules {
     target: Target::Qnn,
     most_dimensions: 4,
     floats: &["float16", "float32"],
+    external: true,
     operators: &[
         op("Add", &[], QNN_RUN),
         op("Cast", &[], QNN_RUN),

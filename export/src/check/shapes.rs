@@ -34,8 +34,7 @@ pub(super) fn infer(model: &Model) -> BTreeMap<&str, Known> {
         let dtype = call.dtype();
         let shapes = call.shapes();
         for (i, output) in node.outputs.iter().enumerate().filter(|(_, output)| !output.is_empty()) {
-            // A node has one shape for all its outputs, or one for each.
-            let shape = shapes.as_ref().and_then(|shapes| shapes.get(i).or(shapes.first())).cloned();
+            let shape = shapes.as_ref().and_then(|shapes| shapes.get(i)).cloned();
             known.insert(output, Known { dtype: dtype.clone(), shape });
         }
     }
@@ -61,7 +60,7 @@ impl Call<'_, '_> {
         }
     }
 
-    /// The shapes of the outputs; `None` if they are not known.
+    /// The shapes of the outputs, as far as there are such; `None` if they are not known.
     fn shapes(&self) -> Option<Vec<Vec<usize>>> {
         let shape = match self.node.op.as_str() {
             "Add" | "Div" | "Mul" | "Sub" => broadcast(self.shape(0)?, self.shape(1)?)?,
@@ -122,6 +121,10 @@ impl Call<'_, '_> {
     }
 
     fn slice(&self) -> Option<Vec<usize>> {
+        let has_steps = self.node.inputs.get(4).is_some_and(|steps| !steps.is_empty());
+        if has_steps && self.integers(4)?.iter().any(|&step| step != 1) {
+            return None;
+        }
         let mut shape = self.shape(0)?.to_vec();
         for (i, axis) in self.integers(3)?.iter().enumerate() {
             let axis = place(*axis, shape.len())?;

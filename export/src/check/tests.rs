@@ -204,6 +204,46 @@ fn bounds_are_constants_and_shapes_are_followed() {
 }
 
 #[test]
+fn what_is_not_followed_has_no_shape() {
+    let slice = |step: &[i64]| {
+        let mut built = Built::new("float32", &[1, 6, 8]);
+        for (name, integers) in [("start", &[0][..]), ("end", &[6]), ("axis", &[1]), ("step", step)] {
+            built = built.constant(name, "int64", &[integers.len() as i64], integers);
+        }
+        built.node("Slice", &["x", "start", "end", "axis", "step"], "y", &[])
+    };
+    slice(&[1]).expect(Target::Coreml, None);
+    slice(&[2]).expect(Target::Coreml, Some("the shape of y is not fixed"));
+    slice(&[-1]).expect(Target::Coreml, Some("the shape of y is not fixed"));
+
+    // An output more than there are parts.
+    let split = |outputs| {
+        let built = Built::new("float32", &[4, 8]).constant("sizes", "int64", &[2], &[4, 4]);
+        built.node("Split", &["x", "sizes"], outputs, &[("axis", "1")])
+    };
+    split("a,b").expect(Target::Coreml, None);
+    split("a,b,c").expect(Target::Coreml, Some("the shape of c is not fixed"));
+}
+
+#[test]
+fn weights_beside_the_graph_are_not_for_all() {
+    let mut built = Built::new("float32", &[3, 8])
+        .constant("w", "float32", &[8, 4], &[])
+        .node("MatMul", &["x", "w"], "p", &[])
+        .node("Sigmoid", &["p"], "y", &[]);
+    let problems = |built: &Built, target| {
+        let checked = built.check(target);
+        checked.breaches.into_iter().map(|it| format!("{}: {}", it.node, it.problem)).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&built, Target::Nnapi), [""; 0]);
+    built.model.tensors[0].stored = Stored::External { file: "x.onnx_data".to_owned(), offset: 0 };
+    let found = problems(&built, Target::Nnapi);
+    assert!(found.len() == 1 && found[0].starts_with("p: w lies in x.onnx_data"), "{found:?}");
+    assert_eq!(problems(&built, Target::Coreml), [""; 0]);
+    assert_eq!(problems(&built, Target::Qnn), [""; 0]);
+}
+
+#[test]
 fn partitions_are_counted_and_everything_is_listed() {
     let built = Built::new("float32", &[2, 3])
         .node("Sigmoid", &["x"], "a", &[])

@@ -64,8 +64,9 @@ pub(super) struct ExportArguments {
     /// Where the package goes: `x.onnx` puts everything beside that file, `folder/` makes the layout of the hub.
     #[arg(long, value_name = "PATH", required = true)]
     pub(super) out: Option<PathBuf>,
-    /// What the package is for: providers, separated by commas, of which each gets graphs of its own beside the general graph; or
-    /// calibrate alone, a graph that takes statistics for quantization, in fp32 [default: cpu,qnn]
+    /// What the package is for: providers, separated by commas, of which each gets graphs of its own beside the general graph: the
+    /// list replaces what an earlier export wrote there, so that it names everything that is to stay; or calibrate alone, a graph
+    /// that takes statistics for quantization, in fp32 [default: cpu,qnn]
     #[arg(long = "for", value_enum, value_name = "LIST", value_delimiter = ',')]
     pub(super) purpose: Vec<PurposeArgument>,
     /// Tokens of a prompt that NPUs take at once [default: 128, or the context if that is shorter]

@@ -24,11 +24,14 @@ pub(super) fn inspect(arguments: &InspectArguments) -> anyhow::Result<Outcome> {
 pub(super) fn check(arguments: &CheckArguments) -> anyhow::Result<Outcome> {
     let target = arguments.ep.into();
     let Some(rules) = check::rules(target) else { bail!("there are no rules for {target}") };
-    let opened = check::graphs_for(&arguments.package, target)?;
+    let check::Selected { graphs: opened, without } = check::graphs_for(&arguments.package, target)?;
+    for graph in &without {
+        tracing::warn!("{} has no graphs for {target} beside it, and is not checked", graph.display());
+    }
     let checked: Vec<_> =
         opened.iter().map(|it| check::check(&it.path.display().to_string(), &it.model, rules)).collect();
     if arguments.json {
-        print(&(serde_json::to_string_pretty(&serde_json::json!({ "graphs": checked }))? + "\n"))?;
+        print(&(serde_json::to_string_pretty(&serde_json::json!({ "graphs": checked, "without": without }))? + "\n"))?;
     } else {
         print(&checked.iter().map(ToString::to_string).collect::<String>())?;
     }

@@ -12,7 +12,7 @@ pub use calibration::CalibrationError;
 pub use existing::ExistingError;
 pub use options::{Caches, DialectName, Options, OptionsError, Prefill};
 pub use output::{Output, OutputError};
-pub use part::static_graph;
+pub use part::{gpu_graph, static_graph};
 pub use targets::{CHUNK, STATIC_CONTEXT, Targets};
 
 use std::collections::BTreeMap;
@@ -30,10 +30,10 @@ use self::fingerprint::fingerprint;
 use self::part::Part;
 use self::targets::TargetParts;
 use crate::bind::{BindError, bind};
-use crate::check::Checked;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
-use crate::proto::{Data, encode};
+use crate::problems::lines;
+use crate::proto::{Data, DecodeError, encode};
 use crate::recipe::IdleRules;
 use crate::sidecars::{self, SidecarError};
 use crate::write::{Producer, Staging, WriteError, Written, write_data};
@@ -79,7 +79,7 @@ pub fn export(
         // The graphs of other providers are made of the same weights, or of some of them.
         bind(&part.graph.content(), &checkpoint)?;
     }
-    let (others, notes) = targets::build(options, &config, output, &general)?;
+    let (others, mut notes) = targets::build(options, &config, output, &general)?;
     for note in &notes {
         tracing::warn!("{note}");
     }
@@ -110,6 +110,7 @@ pub fn export(
     let data = parts.iter().filter(|part| part.writes_data).map(|part| output.relative(&part.data));
     names.extend(data.chain(parts.iter().map(|part| part.name.clone())));
     package.refuse_foreign(names.iter().map(String::as_str))?;
+    package.refuse_shared(output.graph_name(), &names)?;
 
     let mut files = Vec::new();
     let producer = Producer::new(&checkpoint, recipe, &importance);
@@ -142,6 +143,12 @@ pub fn export(
     // Companions share bytes with the graph as it was: they go with it, or are written anew.
     let companions = package.manifest.drop_companions(output.graph_name());
     let orphans = package.manifest.drop_orphans();
+    if !orphans.is_empty() {
+        let note =
+            format!("removed, because the graph that they belong to is not there any more: {}", orphans.join(", "));
+        tracing::warn!("{note}");
+        notes.push(note);
+    }
     let companions = companions.into_iter().chain(orphans).filter(|name| files.iter().all(|file| file.name != *name));
     for stale in package.drop_stale(&files).into_iter().chain(companions) {
         staging.remove(&output.folder().join(stale));
@@ -195,7 +202,7 @@ pub struct Summary {
     pub prefill: Option<PathBuf>,
     /// The graphs for other providers.
     pub targets: Vec<TargetSummary>,
-    /// What was left out, and why.
+    /// What was left out or removed, and why.
     pub notes: Vec<String>,
     /// The file with its weights.
     pub data: PathBuf,
@@ -255,14 +262,21 @@ pub enum ExportError {
     },
     /// Graphs that their provider would not take as a whole.
     #[error(
-        "{target} would not take these graphs as a whole; choose another precision, leave {target} out, or write them all the same with --force:\n{list}",
-        list = .graphs.iter().map(ToString::to_string).collect::<String>()
+        "{target} would not take these graphs as a whole; choose another precision, leave {target} out, or write them all the same with --force:{}", lines(.problems)
     )]
     Split {
         /// The provider.
         target: Target,
-        /// What its rules say.
-        graphs: Vec<Checked>,
+        /// What its rules say: one line for each node and rule, the first of them.
+        problems: Vec<String>,
+    },
+    /// What is written is what is read.
+    #[error("{graph} cannot be read back: {source}; please report this")]
+    Unreadable {
+        /// The graph.
+        graph: String,
+        /// Why.
+        source: DecodeError,
     },
     /// Both graphs of a pair are made from one model with one recipe.
     #[error("{graph} has weights that the graph for single tokens lacks; please report this")]
@@ -292,10 +306,7 @@ fn place(part: &Part<'_>, content: &Content, producer: Producer<'_>) -> Result<V
     let spans = part.layout.spans.iter().zip(&content.initializers);
     spans
         .map(|(span, (_, initializer))| match span {
-            Some(span) => {
-                let file = part.files().of(*span).to_owned();
-                Ok(Data::External { file, offset: span.offset, length: span.length })
-            }
+            Some(span) => Ok(part.external(*span)),
             None => Ok(Data::Inline(producer.whole(initializer)?)),
         })
         .collect()

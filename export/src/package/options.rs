@@ -137,6 +137,11 @@ pub enum OptionsError {
         /// The flag, without dashes.
         flag: &'static str,
     },
+    /// Leave to break rules that are those of other graphs.
+    #[error(
+        "--force is for graphs for NPUs that the provider would not take as a whole, and none are asked for; leave it out, or use --for qnn"
+    )]
+    IdleForce,
     /// A size of static graphs that is none.
     #[error("--{flag} is 0: at least 1 token is needed")]
     NoSize {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Purpose, Target, is_companion_name, prefill_name};
+use lfm2_graphs::contract::{Purpose, Target, is_reserved_name, prefill_name};
 
 use crate::recipe::{CALIBRATE_SUFFIX, Recipe};
 
@@ -17,7 +17,7 @@ pub struct Output {
 
 /// Why a path cannot name a package.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("--out {path} is neither a file name ending in .onnx nor a folder ending in /; names such as x.prefill.onnx and x.qnn-token.onnx are those of companions of x.onnx", path = .path.display())]
+#[error("--out {path} is neither a file name ending in .onnx nor a folder ending in /; names such as x.prefill.onnx, x.qnn-token.onnx and x.qnn.onnx are those of companions of x.onnx", path = .path.display())]
 pub struct OutputError {
     path: PathBuf,
 }
@@ -43,7 +43,7 @@ impl Output {
             return Ok(Self { folder: path.to_owned(), graph, data });
         }
         let name = path.file_name().and_then(OsStr::to_str).ok_or_else(refused)?;
-        if !name.ends_with(".onnx") || name == ".onnx" || is_companion_name(name) {
+        if !name.ends_with(".onnx") || name == ".onnx" || is_reserved_name(name) {
             return Err(refused());
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -145,6 +145,11 @@ mod tests {
     fn other_names_are_refused() {
         for path in ["out", "out/model", ".onnx", "model.onnx.bak", "model.prefill.onnx", "model.qnn-chunk.onnx"] {
             named(path, Precision::Q4).unwrap_err();
+        }
+        // Its weights would lie where those of the companions of model.onnx lie.
+        for target in Target::ALL {
+            let name = format!("out/model.{target}.onnx");
+            assert_eq!(named(&name, Precision::Q4).is_err(), target != Target::Cpu, "{name}");
         }
     }
 }

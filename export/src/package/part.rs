@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose, Target};
+use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose, TableFormat, Target};
 use lfm2_graphs::dialect::{ContribGpu, Dialect, Fixed, FixedFor, Observed};
 use lfm2_graphs::ir::{Content, DType, Format, Graph, Role};
 use lfm2_graphs::lfm2::{BuildError, Config, Extras, build};
 
 use super::{ExportError, Options, Output};
-use crate::layout::{DataFiles, Layout};
+use crate::layout::{DataFiles, Layout, Span};
+use crate::proto::Data;
 use crate::recipe::{Precision, Recipe};
 
 /// A graph with its contract, and where its weights go.
@@ -76,11 +77,7 @@ impl<'f> Part<'f> {
         output: &Output,
         general: &Part<'_>,
     ) -> Result<Self, ExportError> {
-        let recipe = &options.recipe;
-        let graph = Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
-            Format::Dense(_) => Format::Dense(DType::Float16),
-            format => format,
-        });
+        let graph = gpu_graph(&options.recipe);
         let contract = build(config, &ContribGpu::new(options.padding), options.extras(), &graph)?;
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let target = Target::Cuda;
@@ -105,11 +102,14 @@ impl<'f> Part<'f> {
         let (name, data) = names(output, provider, Purpose::Token)?;
         let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
         let mut part = Self { graph, contract, layout, name, data, shared, writes_data }.described(options);
+        part.contract.precision = precision(options, provider);
         if part.contract.table.values.file.is_empty() {
             // Without a head that is the table, the graph does not have it.
             part.contract.table = general.contract.table.clone();
+            if provider != FixedFor::Qnn && is_coarse(general.contract.table.format, part.graph.activations()) {
+                part.contract.precision += &format!("{TABLE}{}", options.recipe.name);
+            }
         }
-        part.contract.precision = precision(options, provider);
         Ok(part)
     }
 
@@ -145,9 +145,18 @@ impl<'f> Part<'f> {
         self
     }
 
-    /// Names of the data files.
-    pub(super) fn files(&self) -> DataFiles<'_> {
-        DataFiles { own: &self.data, shared: self.shared.as_deref().unwrap_or_default() }
+    /// An initializer that lies at `span` of one of the data files.
+    pub(super) fn external(&self, span: Span) -> Data {
+        let files = DataFiles { own: &self.data, shared: self.shared.as_deref().unwrap_or_default() };
+        Data::External { file: files.of(span).to_owned(), offset: span.offset, length: span.length }
+    }
+
+    /// What there is to say about a token table in fewer bits than the graph's own numbers.
+    pub(super) fn table_note(&self, target: Target) -> Option<String> {
+        let (_, table) = self.contract.precision.split_once(TABLE)?;
+        Some(format!(
+            "the graphs for {target} look tokens up in the table of the general graph, whose numbers are those of {table}: this model's head has weights of its own"
+        ))
     }
 
     /// The graph as the manifest lists it.
@@ -163,6 +172,15 @@ impl<'f> Part<'f> {
             minimum_runtime_minor: self.contract.minimum_runtime_minor,
         }
     }
+}
+
+/// An empty graph with the number formats in which NVIDIA's GPUs get a model that the general graph has as `recipe` says: packed
+/// numbers are those of the recipe, and all else is float16.
+pub fn gpu_graph(recipe: &Recipe) -> Graph<'_> {
+    Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
+        Format::Dense(_) => Format::Dense(DType::Float16),
+        format => format,
+    })
 }
 
 /// An empty graph with the number formats in which `provider` gets a model that the general graph has as `recipe` says.
@@ -188,6 +206,17 @@ fn precision(options: &Options, provider: FixedFor) -> String {
         FixedFor::Qnn => options.recipe.name.clone(),
         FixedFor::Coreml => Precision::Fp16.as_str().to_owned(),
         FixedFor::Nnapi => Precision::Fp32.as_str().to_owned(),
+    }
+}
+
+/// What stands in the names of number formats before that of the token table, if that has fewer bits.
+const TABLE: &str = ", table ";
+
+/// Whether rows of a table have fewer bits than the numbers that a graph computes with.
+fn is_coarse(table: TableFormat, activations: DType) -> bool {
+    match table {
+        TableFormat::Blocks { .. } => true,
+        TableFormat::Dense { dtype } => dtype.size() < activations.size(),
     }
 }
 

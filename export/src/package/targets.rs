@@ -8,6 +8,7 @@ use lfm2_graphs::ir::{Content, Source};
 use lfm2_graphs::lfm2::{BuildError, Config};
 
 use crate::check::{Checked, check, rules};
+use crate::problems::Problems;
 use crate::proto::{Data, decode, encode};
 
 use super::part::Part;
@@ -62,17 +63,32 @@ impl Targets {
     /// Fails if the sizes are none, or are given without graphs that have them.
     pub(super) fn check(&self) -> Result<(), OptionsError> {
         for (flag, size) in [("chunk", self.chunk), ("static-context", self.static_context)] {
-            if size.is_some() && !self.others().any(Target::is_static) {
+            if size.is_some() && !self.has_static() {
                 return Err(OptionsError::IdleSize { flag });
             }
             if size == Some(0) {
                 return Err(OptionsError::NoSize { flag });
             }
         }
-        match (self.chunk, self.static_context) {
-            (Some(chunk), Some(context)) if chunk > context => Err(OptionsError::Chunk { chunk, context }),
+        // Only static targets have rules that can be broken.
+        if self.force && !self.has_static() {
+            return Err(OptionsError::IdleForce);
+        }
+        // A model with a shorter context may take less than the default; that shows when it is read.
+        let context = self.static_context.unwrap_or(STATIC_CONTEXT);
+        match self.chunk {
+            Some(chunk) if chunk > context => Err(OptionsError::Chunk { chunk, context }),
             _ => Ok(()),
         }
+    }
+
+    fn has_static(&self) -> bool {
+        self.others().any(Target::is_static)
+    }
+
+    /// The providers as they are asked for.
+    fn list(&self) -> String {
+        self.providers.iter().map(|target| target.name()).collect::<Vec<_>>().join(",")
     }
 
     /// Tokens of a chunk, and rows before it.
@@ -135,18 +151,26 @@ pub(super) fn build<'f>(
             Target::Nnapi => pair(options, FixedFor::Nnapi, [chunk, past], config, output, general),
             Target::Qnn => pair(options, FixedFor::Qnn, [chunk, past], config, output, general),
         };
-        let broken: Vec<_> = parts.iter().flatten().filter_map(|part| broken(part, target)).collect();
+        let mut checked = Vec::new();
+        for part in parts.iter().flatten() {
+            checked.extend(broken(part, target)?);
+        }
+        let broken = checked;
         match parts {
             Ok(_) if !broken.is_empty() && !targets.force => {
                 if targets.asked {
-                    return Err(ExportError::Split { target, graphs: broken });
+                    let mut problems = Problems::default();
+                    broken.iter().for_each(|it| problems.extend(it.lines()));
+                    return Err(ExportError::Split { target, problems: problems.into_list() });
                 }
                 let first = broken.first().map(Checked::summary).unwrap_or_default();
                 notes.push(left_out(&format!(
-                    "it would not take them as a whole: {first}; --for cpu,{target} lists all"
+                    "it would not take them as a whole: {first}; --for {} lists all",
+                    targets.list()
                 )));
             }
             Ok(parts) => {
+                notes.extend(parts.first().and_then(|part| part.table_note(target)));
                 notes.extend(
                     broken.iter().map(|it| format!("written all the same, because of --force: {}", it.summary())),
                 );
@@ -162,20 +186,25 @@ pub(super) fn build<'f>(
 }
 
 /// What the rules of the provider say about a graph, if it would not take it as a whole.
-fn broken(part: &Part<'_>, target: Target) -> Option<Checked> {
-    let rules = rules(target)?;
+fn broken(part: &Part<'_>, target: Target) -> Result<Option<Checked>, ExportError> {
+    let Some(rules) = rules(target) else { return Ok(None) };
     let content = part.graph.content();
-    let model = decode(&encode(&content, "{}", constants(&content))).ok()?;
-    Some(check(&part.name, &model, rules)).filter(|checked| !checked.is_whole())
+    let model = decode(&encode(&content, "{}", outlined(part, &content)));
+    let model = model.map_err(|source| ExportError::Unreadable { graph: part.name.clone(), source })?;
+    Ok(Some(check(&part.name, &model, rules)).filter(|checked| !checked.is_whole()))
 }
 
-/// Integers as they will be, which shapes follow from; nothing for the rest, whose values no rule asks for.
-fn constants(content: &Content) -> Vec<Data> {
+/// Every initializer where it will lie. Of those in the ONNX file, integers are as they will be, because shapes follow from them;
+/// nothing is said of the rest, whose values no rule asks for.
+fn outlined(part: &Part<'_>, content: &Content) -> Vec<Data> {
     let bytes = |source: &Source| match source {
         Source::Ints(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         _ => Vec::new(),
     };
-    content.initializers.iter().map(|(_, it)| Data::Inline(bytes(&it.source))).collect()
+    let initializers = part.layout.spans.iter().zip(&content.initializers);
+    initializers
+        .map(|(span, (_, it))| span.map_or_else(|| Data::Inline(bytes(&it.source)), |span| part.external(span)))
+        .collect()
 }
 
 /// The graph for single tokens, and that for chunks.

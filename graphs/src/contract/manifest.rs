@@ -30,11 +30,18 @@ pub fn companion_names(graph: &str) -> Vec<(Purpose, String)> {
     [(Purpose::Prefill, prefill_name(graph))].into_iter().chain(targets).collect()
 }
 
-/// Whether `graph` is a name that [`companion_names`] has for some graph.
-pub fn is_companion_name(graph: &str) -> bool {
+/// Whether no general graph may be called `graph`, because files of another one's companions would have the same names: the graphs
+/// of [`companion_names`], and `x.qnn.onnx`, whose weights would lie where those of the pair beside `x.onnx` lie.
+pub fn is_reserved_name(graph: &str) -> bool {
+    let others = Target::ALL.into_iter().filter(|target| *target != Target::Cpu);
     // The names for a graph without a name are the endings.
-    companion_names("").iter().any(|(_, ending)| graph.ends_with(ending.as_str()))
+    let mut endings = companion_names("").into_iter().map(|(_, ending)| ending);
+    endings.any(|ending| graph.ends_with(&ending))
+        || others.map(|target| format!(".{target}.onnx")).any(|ending| graph.ends_with(&ending))
 }
+
+/// Name of the dialect that graphs for GPUs alone are written with.
+pub(crate) const GPU_DIALECT: &str = "contrib-gpu";
 
 /// How the names of companions for prompts end.
 const PREFILL_ENDING: &str = ".prefill.onnx";
@@ -115,10 +122,19 @@ impl Manifest {
 
     /// Whether the graph `it` is a companion of the graph `graph`: by its name and by what it is for.
     pub fn is_companion(it: &ManifestGraph, graph: &str) -> bool {
-        companion_names(graph).iter().any(|(purpose, name)| *name == it.file && *purpose == it.purpose)
+        is_made_as_companion(it)
+            && companion_names(graph).iter().any(|(purpose, name)| *name == it.file && *purpose == it.purpose)
     }
 
-    /// Forgets the companions of the graph `graph`, with the files that only they need. Returns the names of those files.
+    /// Whether the graph `it` is a companion of some graph, which may be there or not.
+    pub fn is_companion_of_any(it: &ManifestGraph) -> bool {
+        // The names for a graph without a name are the endings.
+        let known = || companion_names("").into_iter();
+        is_made_as_companion(it) && known().any(|(purpose, ending)| purpose == it.purpose && it.file.ends_with(&ending))
+    }
+
+    /// Forgets the companions of the graph `graph`, with the files that only they need. Returns the names of those files, which are
+    /// all among those that the manifest listed.
     pub fn drop_companions(&mut self, graph: &str) -> Vec<String> {
         self.drop_graphs(|it| Self::is_companion(it, graph))
     }
@@ -132,16 +148,17 @@ impl Manifest {
         files.sort();
         files.dedup();
         files.retain(|name| self.graphs.iter().all(|it| it.file != *name && !it.data.contains(name)));
+        files.retain(|name| self.files.iter().any(|file| file.name == *name));
         self.files.retain(|file| !files.contains(&file.name));
         files
     }
 
     /// Forgets the companions of graphs that are not there any more, with the files that only they need. Returns the names of those
-    /// files.
+    /// files, which are all among those that the manifest listed.
     pub fn drop_orphans(&mut self) -> Vec<String> {
         let generals: Vec<_> = self.graphs.iter().map(|it| it.file.clone()).collect();
         let is_orphan = |it: &ManifestGraph| {
-            is_companion_name(&it.file) && !generals.iter().any(|general| Self::is_companion(it, general))
+            Self::is_companion_of_any(it) && !generals.iter().any(|general| Self::is_companion(it, general))
         };
         self.drop_graphs(is_orphan)
     }
@@ -155,6 +172,12 @@ impl Manifest {
         let (own, others) = (names(&own), names(&others));
         self.files.iter().filter(move |file| own.contains(&file.name) || !others.contains(&file.name))
     }
+}
+
+/// Whether a graph was written as a companion, as far as its contract tells. The graph for GPUs has the purpose of general graphs,
+/// one of which may have got its name from an exporter that had no graphs for GPUs: its dialect tells them apart.
+fn is_made_as_companion(it: &ManifestGraph) -> bool {
+    it.purpose != Purpose::General || it.dialect == GPU_DIALECT
 }
 
 #[cfg(test)]
@@ -213,26 +236,55 @@ mod tests {
         let names: Vec<_> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!((names, manifest.graphs.len()), (vec!["a.onnx", "a.onnx_data"], 1));
 
-        for (name, graphs) in [("b.onnx", 1), ("c.qnn-token.onnx", 1)] {
-            manifest.merge(ManifestGraph { purpose: Purpose::Token, ..graph(name, "x") }, vec![]);
-            assert_eq!(manifest.graphs.len(), graphs + 1);
-            let orphans = manifest.drop_orphans();
-            assert_eq!(orphans.contains(&"c.qnn-token.onnx".to_owned()), name == "c.qnn-token.onnx", "{orphans:?}");
-            manifest.graphs.retain(|it| it.file == "a.onnx");
-        }
-
         // A graph of that name that is no companion is none of ours.
-        manifest.merge(graph("a.prefill.onnx", "x"), vec![]);
+        manifest.merge(graph("a.prefill.onnx", "x"), files(&["a.prefill.onnx", "x"], 1));
         assert_eq!(manifest.drop_companions("a.onnx"), [""; 0]);
     }
 
     #[test]
+    fn orphans_are_told_by_purpose_and_name() {
+        let gpu = |purpose, name| ManifestGraph { purpose, dialect: GPU_DIALECT.to_owned(), ..graph(name, "z.data") };
+        let other = |purpose, name| ManifestGraph { purpose, ..graph(name, "z.data") };
+        for (it, is_orphan) in [
+            (other(Purpose::Token, "b.onnx"), false),
+            (other(Purpose::Token, "c.qnn-token.onnx"), true),
+            (other(Purpose::Chunk, "c.qnn-token.onnx"), false),
+            (other(Purpose::Prefill, "c.prefill.onnx"), true),
+            (gpu(Purpose::General, "c.cuda.onnx"), true),
+            // General graphs of exporters that had no companions with these names.
+            (other(Purpose::General, "c.prefill.onnx"), false),
+            (other(Purpose::General, "c.cuda.onnx"), false),
+            (other(Purpose::General, "c.qnn-token.onnx"), false),
+        ] {
+            let mut manifest = Manifest::default();
+            manifest.merge(graph("a.onnx", "a.data"), files(&["a.onnx", "a.data"], 1));
+            manifest.merge(it.clone(), files(&[&it.file, "z.data"], 1));
+            let expected = if is_orphan { vec![it.file.clone(), "z.data".to_owned()] } else { vec![] };
+            assert_eq!(manifest.drop_orphans(), expected, "{it:?}");
+            assert_eq!(manifest.graphs.len(), if is_orphan { 1 } else { 2 }, "{it:?}");
+        }
+    }
+
+    #[test]
+    fn only_files_of_the_manifest_are_named_for_removal() {
+        let mut manifest = Manifest::default();
+        let token = |name, data| ManifestGraph { purpose: Purpose::Token, ..graph(name, data) };
+        manifest.merge(graph("a.onnx", "a.data"), files(&["a.onnx", "a.data"], 1));
+        manifest.merge(token("a.qnn-token.onnx", "thesis.txt"), files(&["a.qnn-token.onnx"], 1));
+        manifest.merge(token("c.qnn-token.onnx", "letter.txt"), files(&["c.qnn-token.onnx"], 1));
+        assert_eq!(manifest.drop_companions("a.onnx"), ["a.qnn-token.onnx"]);
+        assert_eq!(manifest.drop_orphans(), ["c.qnn-token.onnx"]);
+    }
+
+    #[test]
     fn names_of_companions_are_told_from_others() {
-        for name in ["x.prefill.onnx", "onnx/model_q4.cuda.onnx", "x.qnn-token.onnx", "x.nnapi-chunk.onnx"] {
-            assert!(is_companion_name(name), "{name}");
+        for name in
+            ["x.prefill.onnx", "onnx/model_q4.cuda.onnx", "x.qnn-token.onnx", "x.nnapi-chunk.onnx", "x.qnn.onnx"]
+        {
+            assert!(is_reserved_name(name), "{name}");
         }
         for name in ["x.onnx", "qnn.onnx", "x.cpu.onnx", "x-qnn-token.onnx", "cuda.onnx"] {
-            assert!(!is_companion_name(name), "{name}");
+            assert!(!is_reserved_name(name), "{name}");
         }
     }
 

@@ -10,8 +10,9 @@ mod target;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use calibration::{CALIBRATION_VERSION, Calibration};
+pub(crate) use manifest::GPU_DIALECT;
 pub use manifest::{
-    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, is_companion_name,
+    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, is_reserved_name,
     prefill_name,
 };
 pub use target::Target;
@@ -31,7 +32,8 @@ pub struct Contract {
     pub version: u32,
     /// Model family, as `model_type` in the checkpoint's config: `lfm2`.
     pub family: String,
-    /// Name of the dialect that the graph was lowered with: `contrib`, `portable`, or that of the [`Target`] of a static graph.
+    /// Name of the dialect that the graph was lowered with: `contrib`, `contrib-gpu`, `portable`, or that of the [`Target`] of a
+    /// static graph.
     pub dialect: String,
     /// What the graph is for.
     pub purpose: Purpose,

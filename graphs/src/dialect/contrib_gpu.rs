@@ -1,7 +1,7 @@
 //! ONNX Runtime's contrib kernels in the form that its GPU providers run fastest.
 
 use super::{AddNorm, Attended, Attention, CausalConv, Contrib, Convolved, Dialect, Heads};
-use crate::contract::{Padding, Update};
+use crate::contract::{GPU_DIALECT, Padding, Update};
 use crate::ir::{Scope, Value, Weight};
 use crate::lower;
 
@@ -23,7 +23,7 @@ impl ContribGpu {
 
 impl Dialect for ContribGpu {
     fn name(&self) -> &'static str {
-        "contrib-gpu"
+        GPU_DIALECT
     }
 
     fn minimum_runtime_minor(&self) -> u32 {

@@ -62,8 +62,8 @@ impl Dialect for Fixed {
             FixedFor::Coreml => 28,
             // The first release with opset 21.
             FixedFor::Nnapi => 18,
-            // The first release that takes the provider as a library of its own.
-            FixedFor::Qnn => 24,
+            // The oldest release that ran these graphs; before 1.31, splits of the form that convolutions have fail.
+            FixedFor::Qnn => 32,
         }
     }
 

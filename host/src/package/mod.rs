@@ -250,7 +250,7 @@ pub enum PackageError {
         companion: PathBuf,
     },
     /// A provider that the package has no graphs for.
-    #[error("{graph} has no graphs for --ep {target} beside it; write them with `lfm2-export MODEL --for cpu,{target} --out {out}`", graph = graph.display(), out = out.display())]
+    #[error("{graph} has no graphs for --ep {target} beside it; write them with `lfm2-export MODEL --for cpu,{target} --out {out}`, whose list replaces the graphs that are there: name what else is to stay", graph = graph.display(), out = out.display())]
     NoTarget {
         /// The general graph.
         graph: PathBuf,
@@ -261,7 +261,7 @@ pub enum PackageError {
     },
     /// Graphs that were not exported together.
     #[error(
-        "the graphs for --ep {target} beside {graph} do not belong to it; export the model again with --for cpu,{target}:\n{problems}",
+        "the graphs for --ep {target} beside {graph} do not belong to it; export the model again with --for cpu,{target}, whose list replaces the graphs that are there:\n{problems}",
         graph = graph.display(),
         problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
     )]
