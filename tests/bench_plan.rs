@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use lfm2_export::recipe::Precision;
-use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, rollback};
+use lfm2_graphs::contract::Target;
+use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, rollback, with_static};
 use lfm2_tests::programs::{Outcome, run};
 use serde_json::Value;
 
@@ -99,6 +100,25 @@ fn cells_that_crash_or_hang_have_rows_that_say_so() {
     assert!(errors.contains("2 of 2 cells"), "{errors}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn no_cell_is_measured_for_nobody() {
+    let mut command = bench(&["-p", "0", "-n", "2", "-t", "1", "-r", "1000000", "-o", "jsonl"]);
+    command.arg("--model").arg(&PACKAGE.graph);
+    let mut child = command.spawn().unwrap();
+    let worker = worker(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // It ends by itself; this test does not end if it does not.
+    let is_there = || {
+        let stat = fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    };
+    while is_there() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn rows_are_appended_and_measuring_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
@@ -111,7 +131,7 @@ fn rows_are_appended_and_measuring_goes_on_where_it_stopped() {
     assert!(refused.contains("--resume") && refused.contains("rows.jsonl"), "{refused}");
 
     // The last line was being written when the power went.
-    fs::write(&out, format!("{first}{{\"build_comm")).unwrap();
+    fs::write(&out, [first.as_bytes(), b"{\"device\":\"K\xc3"].concat()).unwrap();
     let mut command =
         lfm2_tests::programs::program(env!("CARGO_BIN_EXE_host-under-test"), &["bench", "-t", "1", "-r", "1"]);
     command.args(["-p", "8", "-n", "2", "--out", path, "--resume", "-o", "jsonl", "--model"]).arg(&PACKAGE.graph);
@@ -130,6 +150,13 @@ fn rows_are_appended_and_measuring_goes_on_where_it_stopped() {
     fs::write(&out, "| table |\n").unwrap();
     let errors = measure(&["-p", "8", "--out", path, "--resume"]).failure(1);
     assert!(errors.contains("rows.jsonl") && errors.contains("line 1"), "{errors}");
+
+    // What `-o json` prints; lines behind it could not be read.
+    let array = format!(" [{}]\n", first.trim_end());
+    fs::write(&out, &array).unwrap();
+    let errors = measure(&["-p", "8", "-n", "2", "--out", path, "--resume"]).failure(2);
+    assert!(errors.contains("JSON array") && errors.contains("bench merge"), "{errors}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), array);
 }
 
 #[test]
@@ -139,7 +166,10 @@ fn failed_cells_are_measured_again_only_if_asked() {
     let path = out.to_str().unwrap();
     let arguments = ["-p", "8", "-n", "0", "--ep", "nnapi,cpu", "-o", "jsonl", "--out", path];
     assert_eq!(measure(&arguments).status, Some(1));
-    assert_eq!(measure(&[&arguments[..], &["--resume"]].concat()).answer(), "");
+    // There is nothing left to measure, and still no result.
+    let errors = measure(&[&arguments[..], &["--resume"]].concat()).failure(1);
+    assert!(errors.contains("1 cells have rows without a result") && errors.contains("--retry-failed"), "{errors}");
+    assert_eq!(file(&out).len(), 2);
     let again = measure(&[&arguments[..], &["--resume", "--retry-failed"]].concat());
     assert_eq!((again.status, rows(&again.output).len()), (Some(1), 1));
     assert_eq!(file(&out).len(), 3);
@@ -210,6 +240,9 @@ fn wrong_plans_and_parts_are_told() {
     for text in ["threads", "tpu", "gone.onnx", "\"pp\"", "--shard", "--cell-timeout", "--form-factor", "plan.toml"] {
         assert!(errors.contains(text), "{text} is missing in:\n{errors}");
     }
+    let twice = ["--ep", "qnn", "--ep-option", "device_id=0", "--ep-option", "device_id=1"];
+    let errors = measure(&twice).failure(2);
+    assert!(errors.contains("device_id is given several times, as 0 and 1"), "{errors}");
     let options = ["--ep-option", "x=1", "--ep-option", "y", "--ep-lib", "libqnn.so"];
     let errors = measure(&options).failure(2);
     assert!(errors.contains('x') && errors.contains("--ep-option y") && errors.contains("--ep-lib"), "{errors}");
@@ -217,6 +250,24 @@ fn wrong_plans_and_parts_are_told() {
     assert!(errors.contains("--plan") && errors.contains("cannot be used with"), "{errors}");
     let errors = run(bench(&["merge", "gone.jsonl", plan])).failure(1);
     assert!(errors.contains("gone.jsonl") && errors.contains("plan.toml"), "{errors}");
+}
+
+#[test]
+fn static_graphs_have_limits_of_their_own() {
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Fp32, &[Target::Qnn], 8, 48));
+    let measure = |arguments: &[&str]| {
+        let mut command = bench(&[&["-n", "0", "-t", "1", "-r", "1", "--ep", "qnn,cpu"], arguments].concat());
+        command.arg("--model").arg(&exported.graph);
+        run(command)
+    };
+    let errors = measure(&["-p", "64"]).failure(2);
+    assert!(errors.contains("48 tokens on qnn") && errors.contains("--static-context"), "{errors}");
+    assert_eq!(errors.matches("pp64").count(), 1, "the general graph has room for it: {errors}");
+    // Without the plugin the rows say so.
+    let found = rows(&measure(&["-p", "8", "--chunk", "4,16", "-o", "jsonl"]).output);
+    let chunk = |row: &Value| (row["provider"].as_str().unwrap().to_owned(), row["chunk"].as_u64().unwrap());
+    let chunks: Vec<_> = found.iter().map(chunk).collect();
+    assert_eq!(chunks, [("qnn", 8), ("cpu", 4), ("cpu", 16)].map(|(name, chunk)| (name.to_owned(), chunk)));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
+use lfm2_export::package::DialectName;
 use lfm2_export::recipe::Precision;
-use lfm2_tests::packages::{Exported, TINY_CHAT, contrib};
+use lfm2_tests::packages::{Exported, TINY_CHAT, calibrating, contrib};
 use lfm2_tests::plugins;
 use lfm2_tests::programs::{Outcome, program, run};
 use serde_json::Value;
@@ -64,6 +65,13 @@ fn a_package_runs_on_what_it_was_exported_for() {
     let loaded = &cpu["package"]["graphs"][0];
     assert_eq!((&loaded["file"], &loaded["precision"]), (&graph.into(), &"q4".into()));
     assert!(loaded["placement"]["CPUExecutionProvider"].as_u64().unwrap() > 50, "{loaded}");
+    assert!(cpu["package"]["load_ms"].as_f64().unwrap() > 0.0, "{cpu}");
+
+    // What no command runs by itself is no package, also where its dialect is known.
+    let calibrating = Exported::new(TINY_CHAT, calibrating(DialectName::Contrib));
+    let report = self::report(&["--model", calibrating.graph.to_str().unwrap(), "--ep", "cpu"], 1);
+    let problem = facts(&report, "cpu")["package"]["problem"].as_str().unwrap();
+    assert!(problem.contains("no model to run"), "{problem}");
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn the_simulator_of_an_npu_works_and_says_which_export_it_needs() {
     assert!(qnn["plugin"].as_str().unwrap().contains("onnxruntime_providers_qnn"));
     assert_eq!(qnn["devices"][0]["kind"], "NPU");
     let problem = qnn["package"]["problem"].as_str().unwrap();
-    assert!(problem.contains("--for cpu,qnn") && problem.contains("lfm2.qnn-chunk.onnx"), "{problem}");
+    assert!(problem.contains("--for cpu,qnn") && problem.contains("lfm2.onnx"), "{problem}");
 
     // Qualcomm's library prints to standard output, where results belong.
     let probed = run(doctor(&["--probe", "qnn"]));

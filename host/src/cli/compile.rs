@@ -25,7 +25,7 @@ Examples:
   lfm2-host --ep qnn --model lfm2.onnx --compiled compiled/SM8750 --prompt \"What is C. elegans?\"
       Load what was compiled. The package is still needed: tokenizer, template and token table are there.
 
-What was compiled is refused if graph, weights, ONNX Runtime, plugin or chip are others than those it was made for.
+What was compiled is refused if graph, weights, plugin or chip are others than those it was made for, or if ONNX Runtime is older.
 Each graph has its weights in a binary of its own. Binaries that share weights between the graphs are not made:
 on x86, loading such a binary ends the process, so that nothing here could be checked.";
 

@@ -44,7 +44,7 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     text: TextArgs,
 
-    /// Give the model one token at a time, as in answers: other kernels compute those
+    /// Give the model one token at a time, as in answers: other kernels compute those, and graphs of fixed shapes need it
     #[arg(long)]
     decode: bool,
 

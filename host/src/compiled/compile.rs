@@ -8,6 +8,7 @@ use lfm2_graphs::contract::ManifestFile;
 
 use super::{CompiledGraph, DESCRIPTION, Description, PROVIDER, VERSION, sources};
 use crate::package::{Package, PackageError, Pair, metadata_of, sha256};
+use crate::platform;
 use crate::provider::{Fallback, Provider, SessionOptions, Setup, soc};
 use crate::runtime::Runtime;
 use crate::session::{self, SessionError};
@@ -46,6 +47,10 @@ impl Compiling<'_> {
         if provider.name() != PROVIDER {
             return Err(CompileError::Provider { provider: provider.name() });
         }
+        provider.devices(runtime, options).map_err(SessionError::from)?;
+        if runtime.provider_version(provider.runtime_name()).is_none() {
+            return Err(CompileError::NoVersion { provider: provider.name() });
+        }
         let mut options = SessionOptions { fallback: Some(Fallback::Refused), ..options.clone() };
         for (key, value) in [("soc_model", soc.model), ("htp_arch", soc.generation)] {
             options.provider.retain(|(known, _)| known != key);
@@ -56,6 +61,7 @@ impl Compiling<'_> {
             move |source| CompileError::Unwritable { path, source }
         };
         fs::create_dir_all(out).map_err(unwritable(out))?;
+        remove_abandoned(out, soc.name).map_err(unwritable(out))?;
         let partial = Partial(out.join(format!(".{}.{}.partial", soc.name, std::process::id())));
         fs::create_dir_all(&partial.0).map_err(unwritable(&partial.0))?;
         let (mut graphs, mut compatibility) = (Vec::new(), None);
@@ -95,6 +101,20 @@ impl Compiling<'_> {
         partial.replace(&folder).map_err(unwritable(&folder))?;
         Ok(Some(folder))
     }
+}
+
+/// Removes what processes that were killed have left half done for the chip `soc`.
+pub(super) fn remove_abandoned(out: &Path, soc: &str) -> io::Result<()> {
+    for entry in fs::read_dir(out)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let process = name.strip_prefix(&format!(".{soc}.")).and_then(|rest| rest.strip_suffix(".partial"));
+        if process.and_then(|number| number.parse().ok()).is_some_and(|number| !platform::is_running(number)) {
+            tracing::info!("{} was left half done and is removed", path.display());
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Every file in `folder`, by name.
@@ -140,6 +160,14 @@ pub enum CompileError {
     /// A provider without such a compiler.
     #[error("--ep {provider} compiles nothing ahead of time; --ep {PROVIDER} does")]
     Provider {
+        /// The provider.
+        provider: &'static str,
+    },
+    /// Nothing would tell whether another one reads what was compiled.
+    #[error(
+        "the library of --ep {provider} does not tell its version, so that what it compiles could never be loaded; take another one with --ep-lib"
+    )]
+    NoVersion {
         /// The provider.
         provider: &'static str,
     },

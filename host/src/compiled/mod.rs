@@ -85,7 +85,7 @@ impl Compiled {
         provider: &dyn Provider,
         options: &SessionOptions,
     ) -> Result<Self, CompiledError> {
-        let wanted = wanted_soc(options);
+        let wanted = wanted_soc(options)?;
         let folder = below(folder, wanted)?;
         let path = folder.join(DESCRIPTION);
         let text =
@@ -99,8 +99,10 @@ impl Compiled {
             provider: provider.name(),
             provider_version: runtime.provider_version(provider.runtime_name()),
             soc: wanted,
+            htp_arch: options.provider.iter().find(|(key, _)| key == "htp_arch").map(|(_, value)| value.clone()),
         };
-        let mut problems = compiled.description.problems(&found, pair);
+        let mut problems = compiled.description.host_problems(&found);
+        problems.extend(compiled.description.graph_problems(pair));
         problems.extend(compiled.files(size_problem));
         if problems.is_empty() {
             return Ok(compiled);
@@ -161,11 +163,13 @@ struct Found<'a> {
     provider: &'a str,
     provider_version: Option<String>,
     soc: Option<soc::Soc>,
+    /// The generation of NPUs that was asked for, as it was typed.
+    htp_arch: Option<String>,
 }
 
 impl Description {
-    /// Why it may not be loaded, if it may not.
-    fn problems(&self, found: &Found<'_>, pair: &Pair) -> Vec<String> {
+    /// Why it may not be loaded by what there is to run it, if it may not.
+    fn host_problems(&self, found: &Found<'_>) -> Vec<String> {
         let mut problems = Vec::new();
         if self.provider != found.provider {
             problems.push(format!("it is for --ep {}", self.provider));
@@ -174,7 +178,8 @@ impl Description {
         if minor.is_none_or(|minor| minor > found.minor) {
             problems.push(format!("it was made by ONNX Runtime {}, and this is {}", self.runtime, found.runtime));
         }
-        if self.provider_version != found.provider_version {
+        // Two versions that are not known may be two versions.
+        if self.provider_version.is_none() || self.provider_version != found.provider_version {
             let told = |version: &Option<String>| version.clone().unwrap_or_else(|| "of an unknown version".to_owned());
             let [made, this] = [&self.provider_version, &found.provider_version].map(told);
             problems.push(format!("it was made by the provider {made}, and this is {this}"));
@@ -182,6 +187,15 @@ impl Description {
         if let Some(soc) = found.soc.filter(|soc| soc.model != self.soc_model) {
             problems.push(format!("it is for {} ({}), and soc_model is {}", self.soc, self.soc_model, soc.model));
         }
+        if let Some(other) = found.htp_arch.as_ref().filter(|asked| **asked != self.htp_arch.to_string()) {
+            problems.push(format!("it is for NPUs of the generation {}, and htp_arch is {other}", self.htp_arch));
+        }
+        problems
+    }
+
+    /// What tells its graphs from those of `pair`.
+    fn graph_problems(&self, pair: &Pair) -> Vec<String> {
+        let mut problems = Vec::new();
         for package in [&pair.chunk, &pair.token] {
             let purpose = package.contract().purpose;
             let name = package.graph().file_name().unwrap_or_default().to_string_lossy();
@@ -202,9 +216,23 @@ fn sources(package: &Package) -> Vec<String> {
     package.graph_files().iter().map(|file| file.sha256.clone()).collect()
 }
 
-/// The chip that the options of a provider name.
-fn wanted_soc(options: &SessionOptions) -> Option<soc::Soc> {
-    options.provider.iter().find(|(key, _)| key == "soc_model").and_then(|(_, value)| soc::named(value))
+/// Name of the chip that what lies in `folder` is for, which [`Compiled::open`] would open.
+///
+/// # Errors
+/// As for [`Compiled::open`], as far as the description tells.
+pub fn chip(folder: &Path, options: &SessionOptions) -> Result<String, CompiledError> {
+    let path = below(folder, wanted_soc(options)?)?.join(DESCRIPTION);
+    let text = fs::read_to_string(&path).map_err(|source| CompiledError::Unreadable { path: path.clone(), source })?;
+    Ok(described(&path, &text)?.soc)
+}
+
+/// The chip that the options of a provider name, if they name one.
+///
+/// # Errors
+/// If they name several, or none that is known: what is compiled is for one.
+fn wanted_soc(options: &SessionOptions) -> Result<Option<soc::Soc>, CompiledError> {
+    let Some((_, value)) = options.provider.iter().find(|(key, _)| key == "soc_model") else { return Ok(None) };
+    soc::named(value).map(Some).ok_or_else(|| CompiledError::Chip { value: value.clone() })
 }
 
 /// `folder` if it has a description; otherwise the one folder in it that has one and is meant.
@@ -259,6 +287,14 @@ pub enum CompiledError {
         there: Vec<&'static str>,
         /// The chip that was asked for.
         wanted: Option<&'static str>,
+    },
+    /// A list of chips.
+    #[error(
+        "--ep-option soc_model={value}: --compiled is for one chip; name that one, or none for the only one that there is"
+    )]
+    Chip {
+        /// What was named.
+        value: String,
     },
     /// A file that cannot be read.
     #[error("{path} cannot be read: {source}", path = path.display())]

@@ -29,6 +29,7 @@ fn the_folder_is_that_of_the_chip() {
     write(&root.path().join("SM8750"), &description());
     assert_eq!(below(root.path(), None).unwrap(), root.path().join("SM8750"));
     assert_eq!(below(&root.path().join("SM8750"), Some(other)).unwrap(), root.path().join("SM8750"));
+    assert_eq!(chip(root.path(), &SessionOptions::default()).unwrap(), "SM8750");
     let message = below(root.path(), Some(other)).unwrap_err().to_string();
     assert!(message.contains("nothing for SM8550, only for SM8750"), "{message}");
     write(&root.path().join("SM8550"), &description());
@@ -45,4 +46,60 @@ fn descriptions_of_other_versions_are_refused() {
     let message = described(path, &text.replace("\"version\":1", "\"version\":2")).unwrap_err().to_string();
     assert!(message.contains("x.json") && message.contains("version is 2"), "{message}");
     assert!(described(path, "{}").is_err());
+}
+
+#[test]
+fn one_chip_is_meant() {
+    let options = |value: &str| SessionOptions {
+        provider: vec![("soc_model".to_owned(), value.to_owned())],
+        ..SessionOptions::default()
+    };
+    assert_eq!(wanted_soc(&SessionOptions::default()).unwrap(), None);
+    for value in ["69", "SM8750"] {
+        assert_eq!(wanted_soc(&options(value)).unwrap().map(|soc| soc.model), Some(69));
+    }
+    let message = wanted_soc(&options("69,43")).unwrap_err().to_string();
+    assert!(message.contains("soc_model=69,43") && message.contains("one chip"), "{message}");
+}
+
+#[test]
+fn what_runs_it_is_what_it_was_made_for() {
+    let found = |runtime: &'static str, minor| Found {
+        runtime,
+        minor,
+        provider: PROVIDER,
+        provider_version: Some("2.7.0".to_owned()),
+        soc: soc::named("69"),
+        htp_arch: Some("79".to_owned()),
+    };
+    let problems = |found: &Found<'_>| description().host_problems(found);
+    assert!(problems(&found("1.32.0", 32)).is_empty());
+    assert!(problems(&found("1.33.0", 33)).is_empty(), "newer ones read what older ones wrote");
+    assert!(problems(&found("1.31.0", 31))[0].contains("1.31.0"));
+    let other = Found { htp_arch: Some("75".to_owned()), ..found("1.32.0", 32) };
+    assert_eq!(problems(&other), ["it is for NPUs of the generation 79, and htp_arch is 75"]);
+    let other = Found { soc: soc::named("43"), ..found("1.32.0", 32) };
+    assert!(problems(&other)[0].contains("SM8750 (69)"));
+    let unknown = Found { provider_version: None, ..found("1.32.0", 32) };
+    assert!(problems(&unknown)[0].contains("unknown version"));
+    let both = Description { provider_version: None, ..description() }.host_problems(&unknown);
+    assert!(both[0].contains("unknown version"), "{both:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_left_half_done_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let (gone, here) = (gone.id(), std::process::id());
+    let names =
+        [format!(".SM8750.{gone}.partial"), format!(".SM8750.{here}.partial"), format!(".SM8550.{gone}.partial")];
+    for name in names.iter().map(String::as_str).chain(["SM8750", ".SM8750.x.partial"]) {
+        write(&root.path().join(name), &description());
+    }
+    compile::remove_abandoned(root.path(), "SM8750").unwrap();
+    let is_there = names.map(|name| root.path().join(name).exists());
+    assert_eq!(is_there, [false, true, true], "only what nobody works on");
+    assert_eq!(root.path().read_dir().unwrap().count(), 4);
 }

@@ -78,6 +78,10 @@ impl Decoder for AnyDecoder {
         either!(self, decoder => decoder.step_all(tokens))
     }
 
+    fn steps_all_at_once(&self) -> bool {
+        either!(self, decoder => decoder.steps_all_at_once())
+    }
+
     fn can_rollback(&self) -> bool {
         either!(self, decoder => decoder.can_rollback())
     }

@@ -20,7 +20,7 @@ pub use self::any::AnyDecoder;
 pub use self::companion::{Companion, LOADED_FROM, USED_FROM};
 pub use self::embedding::EmbeddingError;
 pub use self::fixed::FixedDecoder;
-pub use self::open::{OpenError, Opening};
+pub use self::open::{OpenError, Opening, graphs};
 pub use self::ort::OrtDecoder;
 pub use self::settings::DecoderSettings;
 pub use crate::state::StateValues;
@@ -44,6 +44,12 @@ pub trait Decoder {
             row.assign(&self.step(&[*token])?);
         }
         Ok(rows)
+    }
+
+    /// Whether [`Decoder::step_all`] runs what [`Decoder::step`] runs. Otherwise it runs the tokens one by one, as answers are made, and says
+    /// nothing about prompts.
+    fn steps_all_at_once(&self) -> bool {
+        true
     }
 
     /// Whether [`Decoder::verify`] and [`Decoder::truncate`] work: whether tokens can be taken back. Otherwise they fail with

@@ -6,7 +6,7 @@ use lfm2_graphs::contract::Target;
 
 use super::{AnyDecoder, Companion, DecoderError, FixedDecoder, OrtDecoder};
 use crate::compiled::{self, Compiled, CompiledError};
-use crate::package::{Package, PackageError, Prefill};
+use crate::package::{Package, PackageError, Pair, Prefill};
 use crate::provider::{self, Provider, SessionOptions};
 use crate::runtime::Runtime;
 use crate::session::{Session, SessionError};
@@ -46,17 +46,17 @@ impl Opening<'_> {
         if target.is_static() { self.fixed(target) } else { self.dynamic(target) }
     }
 
+    /// The graphs that [`Opening::decoder`] loads: that for chunks and that for single tokens, or one that takes any number. A companion
+    /// is not among them.
+    pub fn graphs(&self) -> Result<Vec<Package>, OpenError> {
+        graphs(self.package, self.provider)
+    }
+
     fn dynamic(self, target: Target) -> Result<AnyDecoder, OpenError> {
         let Self { runtime, provider, options, .. } = self;
         // What is missing should be known before the loading.
         let prefill = self.package.prefill(self.prefill)?;
-        let package = match self.package.dynamic(target) {
-            // Some providers take the general graph of a package, if it is of standard operators alone.
-            Err(PackageError::NoTarget { .. }) if provider::check(provider, self.package.contract()).is_ok() => {
-                self.package.clone()
-            }
-            package => package?,
-        };
+        let package = general(self.package, provider, target)?;
         let session = Session::new(runtime, &package, provider, &options)?;
         let mut decoder = OrtDecoder::new(session, self.max_context)?;
         // The companion's states are those of the processor's graph.
@@ -96,6 +96,28 @@ impl Opening<'_> {
         let (chunk, token) = (load(&pair.chunk)?, load(&pair.token)?);
         let folder = pair.token.graph().parent().unwrap_or(pair.token.folder());
         Ok(AnyDecoder::Fixed(FixedDecoder::new(chunk, token, folder, self.max_context)?))
+    }
+}
+
+/// The graphs of `package` that `provider` runs, as [`Opening::graphs`].
+pub fn graphs(package: &Package, provider: &dyn Provider) -> Result<Vec<Package>, OpenError> {
+    let name = provider.name();
+    let target = Target::named(name).ok_or(OpenError::NoTarget { provider: name })?;
+    if target.is_static() {
+        let Pair { chunk, token } = package.pair(target)?;
+        return Ok(vec![chunk, token]);
+    }
+    Ok(vec![general(package, provider, target)?])
+}
+
+/// The graph for any number of tokens that runs on `target`.
+fn general(package: &Package, provider: &dyn Provider, target: Target) -> Result<Package, PackageError> {
+    match package.dynamic(target) {
+        // Some providers take the general graph of a package, if it is of standard operators alone.
+        Err(PackageError::NoTarget { .. }) if provider::check(provider, package.contract()).is_ok() => {
+            Ok(package.clone())
+        }
+        found => found,
     }
 }
 

@@ -82,7 +82,8 @@ pub struct Divergence {
 /// Logits are held for a few rows at a time, whatever the length of the windows.
 ///
 /// # Errors
-/// If the models have different vocabularies, if a run fails or is cancelled, or if logits are not numbers.
+/// If the models have different vocabularies, if the model has logits for the last token of a prompt alone and the pass is one of
+/// prompts, if a run fails or is cancelled, or if logits are not numbers.
 pub fn evaluate<D: Decoder>(
     model: &mut D,
     mut reference: Option<&mut D>,
@@ -91,11 +92,11 @@ pub fn evaluate<D: Decoder>(
     cancel: &Cancel,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluationError> {
-    if let Some(reference) = &reference
-        && reference.vocab_size() != model.vocab_size()
-    {
-        let [model, reference] = [model.vocab_size(), reference.vocab_size()];
-        return Err(EvaluationError::Vocabulary { model, reference });
+    if let Some(reference) = &reference {
+        same_vocabulary(model, reference)?;
+    }
+    if pass == Pass::Prefill && !model.steps_all_at_once() {
+        return Err(EvaluationError::OnlyLast);
     }
     let mut tally = Tally::default();
     let mut done = 0;
@@ -137,6 +138,39 @@ pub fn evaluate<D: Decoder>(
         tally.end_block();
     }
     tally.evaluation(reference.is_some())
+}
+
+/// Compares what both models predict after each of the prompts, whose last token is what follows and is not fed. Every prompt is one
+/// step from an empty state, so that it goes through the same graphs as in use: also where these have logits for the last
+/// token alone.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_prompts<D: Decoder>(
+    model: &mut D,
+    reference: &mut D,
+    prompts: &[Vec<u32>],
+) -> Result<Evaluation, EvaluationError> {
+    same_vocabulary(model, reference)?;
+    let mut tally = Tally::default();
+    for (block, prompt) in prompts.iter().enumerate() {
+        let Some((&next, fed)) = prompt.split_last().filter(|(_, fed)| !fed.is_empty()) else {
+            return Err(EvaluationError::Nothing);
+        };
+        model.reset();
+        reference.reset();
+        let refused = || EvaluationError::NotFinite { block, place: fed.len() };
+        let (found, expected) = (model.step(fed)?, reference.step(fed)?);
+        let (found, expected) = (found.to_slice().ok_or_else(refused)?, expected.to_slice().ok_or_else(refused)?);
+        tally.add(compare(found, expected, next as usize).ok_or_else(refused)?);
+        tally.end_block();
+    }
+    tally.evaluation(true)
+}
+
+fn same_vocabulary<D: Decoder>(model: &D, reference: &D) -> Result<(), EvaluationError> {
+    let [model, reference] = [model.vocab_size(), reference.vocab_size()];
+    if model == reference { Ok(()) } else { Err(EvaluationError::Vocabulary { model, reference }) }
 }
 
 /// Number of tokens that [`evaluate`] feeds, which is what its progress counts up to.
@@ -212,6 +246,11 @@ pub enum EvaluationError {
         /// Of the reference.
         reference: usize,
     },
+    /// Prompts go through a graph without logits.
+    #[error(
+        "the graph that runs prompts has logits for none of their tokens; give the text token by token, as answers are made, with --decode"
+    )]
+    OnlyLast,
     /// No token has another before it.
     #[error("the text has no token that another predicts; give a longer one")]
     Nothing,

@@ -48,6 +48,8 @@ pub struct Cell {
     pub speculate: usize,
     /// The package that is exact, with which the model is compared on the CPU after the test.
     pub reference: Option<PathBuf>,
+    /// What the paths lead to, as far as it is known.
+    pub sources: Sources,
     /// The test.
     pub test: Test,
     /// How often it is measured.
@@ -56,6 +58,17 @@ pub struct Cell {
     pub seed: u64,
     /// What the plan calls it.
     pub names: Names,
+}
+
+/// What tells apart what lies under the same names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// [`Package::fingerprint`] of the graphs that run, if the model's own does not.
+    pub graphs: Vec<String>,
+    /// That of the reference.
+    pub reference: Option<String>,
+    /// The chip that the compiled graphs are for.
+    pub chip: Option<String>,
 }
 
 /// What a plan calls a cell, for people.
@@ -72,7 +85,7 @@ pub struct Names {
 impl Cell {
     /// What tells this cell from all others of the same model: the same in every run on every machine. Sixteen hexadecimal digits.
     ///
-    /// It is the beginning of a SHA-256 over the hashes of the model and all settings. Where the files lie and what a plan calls
+    /// It is the beginning of a SHA-256 over the hashes of the model, of other graphs that run and of the reference, and all settings. Where the files lie and what a plan calls
     /// them does not matter; nor do program, runtime and machine.
     pub fn id(&self, subject: &Subject) -> String {
         let Self { provider_options, allow_fallback, .. } = self;
@@ -89,12 +102,20 @@ impl Cell {
             low_memory,
             ..
         } = self;
-        let Self { prefill, speculate, reference, test, repetitions, seed, .. } = self;
+        let Self { prefill, speculate, reference, sources, test, repetitions, seed, .. } = self;
         let reference = reference.as_ref().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
         let model = (&subject.model_filename, subject.model_size, &subject.model_sha256, &subject.weights_sha256);
         let session = (provider, provider_options, allow_fallback, threads, spinning, chunk, low_memory);
         let settings = (model, session, prefill, speculate, reference, test, repetitions, seed);
         let mut text = serde_json::to_string(&settings).unwrap_or_default();
+        // Where nothing of this applies, numbers stay those of older versions.
+        let Sources { graphs, reference, chip } = sources;
+        for (name, values) in [("graphs", &graphs[..]), ("reference", reference.as_slice()), ("chip", chip.as_slice())]
+        {
+            if !values.is_empty() {
+                text += &format!(" {name} {}", values.join(","));
+            }
+        }
         if self.compiled.is_some() {
             text += " compiled";
         }
@@ -122,6 +143,8 @@ pub struct Measured {
     pub library: PathBuf,
     /// Its version.
     pub runtime_version: String,
+    /// Recipe of the graphs that ran.
+    pub precision: String,
     /// Dialect of the graphs that ran, which are not those of the processor on every provider.
     pub dialect: String,
     /// What the provider ran on, in words that tell a simulator.
@@ -219,6 +242,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     Ok(Measured {
         library: runtime.library().to_owned(),
         runtime_version: runtime.version().to_owned(),
+        precision: decoder.contract().precision.clone(),
         dialect: decoder.contract().dialect.clone(),
         device,
         settings,
@@ -246,6 +270,7 @@ fn nanoseconds(start: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::Sources;
     use crate::measure::Names;
     use crate::measure::tests::{cell, subject};
 
@@ -264,6 +289,16 @@ mod tests {
         other.compiled = None;
         other.threads += 1;
         assert_ne!(other.id(&subject), id);
+        other = cell.clone();
+        for sources in [
+            Sources { graphs: vec!["aa".to_owned()], ..Sources::default() },
+            Sources { reference: Some("aa".to_owned()), ..Sources::default() },
+            Sources { chip: Some("aa".to_owned()), ..Sources::default() },
+        ] {
+            let before = other.id(&subject);
+            other.sources = sources;
+            assert!(other.id(&subject) != before && other.id(&subject) != id, "{other:?}");
+        }
         let mut others = subject.clone();
         others.weights_sha256 = None;
         assert_ne!(cell.id(&others), id);

@@ -72,11 +72,17 @@ pub fn merge(rows: impl IntoIterator<Item = (String, Record)>, duplicates: Dupli
     Ok(Merged { rows: kept.into_iter().map(|(.., row)| row).collect(), dropped, machines: machines.len() })
 }
 
+/// What tells cells apart beyond the settings that a comparison is made over.
+const MORE_SETTINGS: [&str; 4] = ["model_sha256", "weights_sha256", "seed", "repetitions"];
+
 /// What tells the cell of a row from others: its number, or the settings where an older version wrote none.
 fn cell(row: &Record) -> String {
     match row.get("cell").and_then(Value::as_str) {
         Some(cell) => cell.to_owned(),
-        None => Value::from(SETTINGS.map(|name| row.get(name).cloned().unwrap_or_default()).to_vec()).to_string(),
+        None => {
+            let names = SETTINGS.iter().chain(&MORE_SETTINGS);
+            Value::from_iter(names.map(|name| row.get(*name).cloned().unwrap_or_default())).to_string()
+        }
     }
 }
 
@@ -167,6 +173,11 @@ mod tests {
             row
         };
         assert_eq!(merged(&[old(1), old(2)], Duplicates::Refuse).unwrap().rows.len(), 2);
+        for name in MORE_SETTINGS {
+            let mut other = old(1);
+            other.insert(name.to_owned(), 7.into());
+            assert_eq!(merged(&[old(1), other], Duplicates::Refuse).unwrap().rows.len(), 2, "{name}");
+        }
         assert!(merged(&[Record::new()], Duplicates::Newest).unwrap_err()[0].contains("no row"));
     }
 }

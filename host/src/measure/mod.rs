@@ -21,10 +21,10 @@ pub mod statistics;
 mod subject;
 mod test;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokens;
 
-pub use cell::{Cell, Measured, Names, measure};
+pub use cell::{Cell, Measured, Names, Sources, measure};
 pub use outcome::{Failure, Status};
 pub use row::{Origin, Program, Row, library_sha256};
 pub use run::{Procedure, Samples, run};

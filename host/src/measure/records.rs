@@ -20,6 +20,23 @@ pub struct Records {
 }
 
 impl Records {
+    /// As [`Records::read`], of a file as it lies on the disk: a last line may be cut off within a character.
+    pub fn read_bytes(bytes: &[u8]) -> Result<Self, Vec<String>> {
+        let error = match std::str::from_utf8(bytes) {
+            Ok(text) => return Self::read(text),
+            Err(error) => error,
+        };
+        let whole = error.valid_up_to();
+        if error.error_len().is_none() {
+            let records = Self::read(std::str::from_utf8(&bytes[..whole]).unwrap_or_default())?;
+            // Otherwise the character begins behind a line that is whole, and nobody who writes rows does that.
+            if records.torn_at.is_some() {
+                return Ok(records);
+            }
+        }
+        Err(vec![format!("byte {whole}: is no UTF-8")])
+    }
+
     /// Reads a JSON array, or JSON objects a line. The last line may be cut off if nothing ends it; anything else that is no object
     /// is an error, with its place.
     pub fn read(text: &str) -> Result<Self, Vec<String>> {
@@ -141,6 +158,16 @@ mod tests {
         assert_eq!(read("{\"a\":1}\n{\"b\":\n3\n").unwrap_err().len(), 2, "only the last line can be torn");
         assert!(read("| a table |").unwrap_err()[0].starts_with("line 1"));
         assert!(read("[{\"a\":1},2]").unwrap_err()[0].starts_with("row 2"));
+    }
+
+    #[test]
+    fn a_line_may_be_torn_within_a_character() {
+        let read = |bytes: &[u8]| Records::read_bytes(bytes).map(|records| (records.objects.len(), records.torn_at));
+        assert_eq!(read("{\"a\":\"é\"}\n".as_bytes()), Ok((1, None)));
+        let torn = "{\"a\":1}\n{\"b\":\"é".as_bytes();
+        assert_eq!(read(&torn[..torn.len() - 1]), Ok((1, Some(8))));
+        assert_eq!(read(b"{\"a\":1}\n\xc3").unwrap_err(), ["byte 8: is no UTF-8"], "no row begins like that");
+        assert_eq!(read(b"{\"a\":\"\xff\"}\n").unwrap_err(), ["byte 6: is no UTF-8"]);
     }
 
     #[test]

@@ -233,7 +233,12 @@ impl Row {
             None => (None, None),
         };
         Self {
-            subject: Subject { dialect: measured.dialect.clone(), ..empty.subject },
+            subject: Subject {
+                model_type: format!("{} {}", empty.subject.contract.family, measured.precision),
+                precision: measured.precision.clone(),
+                dialect: measured.dialect.clone(),
+                ..empty.subject
+            },
             provider_device: Some(measured.device.clone()),
             chunk: settings.chunk,
             prefill: Some(settings.prefill.clone()),

@@ -3,7 +3,7 @@
 use lfm2_graphs::contract::{Contract, VERSION};
 
 use super::agreement::Agreement;
-use super::{Cell, Measured, Names, Origin, Program, Row, Samples, Subject, Test};
+use super::{Cell, Measured, Names, Origin, Program, Row, Samples, Sources, Subject, Test};
 use crate::decoder::DecoderSettings;
 use crate::package::Prefill;
 use crate::platform::{Machine, ThermalZone};
@@ -44,6 +44,7 @@ pub(crate) fn cell() -> Cell {
         prefill: Prefill::Auto,
         speculate: 0,
         reference: None,
+        sources: Sources::default(),
         test: Test { prompt: 0, generate: 4, depth: 9 },
         repetitions: 2,
         seed: 0,
@@ -73,6 +74,7 @@ pub(crate) fn measured() -> Measured {
     Measured {
         library: "libonnxruntime.so".into(),
         runtime_version: "1.32.0".to_owned(),
+        precision: "q4".to_owned(),
         dialect: "contrib".to_owned(),
         device: "CPU (AuthenticAMD)".to_owned(),
         settings: DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() },

@@ -10,7 +10,7 @@ mod streams;
 pub use device_memory::device_memory;
 pub use machine::{Machine, available_memory, largest_cache};
 pub use memory::{peak_memory, reset_peak_memory};
-pub use process::{ended, keep_from_interrupts};
+pub use process::{end, ended, is_running, keep_from_interrupts, output_within, wait_within};
 pub use sensors::{ThermalZone, core_frequencies, thermal_zones};
 pub use streams::divert_output;
 

@@ -128,12 +128,22 @@ pub fn listed(list: &str) -> Result<Vec<&'static dyn Provider>, ProviderError> {
 }
 
 /// What is wrong with the options for those of `providers` that take them. An option is for each provider that knows it, and one
-/// has to.
+/// has to; it is given once.
 pub fn option_problems(providers: &[&dyn Provider], options: &[(String, String)]) -> Vec<String> {
     let names: Vec<_> = providers.iter().map(|provider| provider.name()).collect();
     let known: Vec<_> = providers.iter().flat_map(|provider| provider.known_options()).copied().collect();
     let problem = |(key, value): &(String, String)| known::problem(&names.join(","), &known, key, value);
-    options.iter().filter_map(problem).collect()
+    let mut problems: Vec<_> = options.iter().filter_map(problem).collect();
+    let mut keys: Vec<&str> = Vec::new();
+    for (key, _) in options {
+        let values: Vec<_> = options.iter().filter(|(other, _)| other == key).map(|(_, value)| &**value).collect();
+        if values.len() > 1 && !keys.contains(&&**key) {
+            problems
+                .push(format!("--ep-option {key} is given several times, as {}; give it once", values.join(" and ")));
+        }
+        keys.push(key);
+    }
+    problems
 }
 
 /// Loads the build of ONNX Runtime that suits `providers` best, as [`Runtime::load`] does.
@@ -200,6 +210,15 @@ mod tests {
         assert!(problems("cpu", "soc_model", "69")[0].contains("--ep cpu"));
         assert!(problems("cuda,qnn", "device_id", "0").is_empty(), "both know it");
         assert!(problems("qnn", "htp_performance_mode", "fastest")[0].contains("burst"));
+    }
+
+    #[test]
+    fn an_option_is_given_once() {
+        let options = [("device_id", "0"), ("soc_model", "69"), ("device_id", "1")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let problems = option_problems(&listed("qnn").unwrap(), &options);
+        assert_eq!(problems, ["--ep-option device_id is given several times, as 0 and 1; give it once"]);
+        assert!(option_problems(&listed("qnn").unwrap(), &options[..2]).is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `lfm2-host bench merge FILES`.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -42,7 +43,7 @@ enum Duplicates {
 }
 
 /// Merges the files and prints the rows.
-pub(super) fn merge(args: &MergeArgs) -> Result<Exit, CliError> {
+pub(super) fn merge(args: &MergeArgs, quiet: bool) -> Result<Exit, CliError> {
     let mut problems = Vec::new();
     let mut rows = Vec::new();
     for file in &args.files {
@@ -63,6 +64,14 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit, CliError> {
         return Err(CliError::failed(problems.join("\n")));
     };
     tracing::info!(rows = rows.len(), dropped, machines, "the files are merged");
+    if dropped > 0 && !quiet {
+        let which = if dropped == 1 {
+            "row is left out for a newer or equal one"
+        } else {
+            "rows are left out for newer or equal ones"
+        };
+        writeln!(io::stderr(), "{dropped} {which} of the same cell and machine").map_err(super::closed)?;
+    }
     let mut text = String::new();
     for row in rows {
         text += &serde_json::to_string(&row).map_err(CliError::failed)?;
@@ -75,9 +84,9 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit, CliError> {
 /// The objects of a file. A last line that was cut off is left out with a warning. The error is a sentence.
 pub(super) fn records(path: &Path) -> Result<Vec<Record>, String> {
     let name = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    let text = fs::read(path).map_err(|error| format!("{name} cannot be read: {error}"))?;
     let records =
-        Records::read(&text).map_err(|problems| format!("{name} holds no rows:\n  {}", problems.join("\n  ")))?;
+        Records::read_bytes(&text).map_err(|problems| format!("{name} holds no rows:\n  {}", problems.join("\n  ")))?;
     if records.torn_at.is_some() {
         tracing::warn!("the last line of {name} was cut off and is left out");
     }

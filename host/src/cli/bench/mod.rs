@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use super::error::{CliError, Exit};
 use super::interrupt;
 use crate::cancel::Cancel;
+use crate::decoder::{LOADED_FROM, USED_FROM};
 use crate::measure::agreement::Agreement;
 use crate::measure::format::{Format, Printer};
 use crate::measure::{Cell, Origin, Program, Row, bandwidth, library_sha256};
@@ -36,7 +37,7 @@ use row_file::RowFile;
 pub(super) fn bench(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError> {
     match &args.command {
         Some(BenchCommand::Diff(args)) => diff::diff(args),
-        Some(BenchCommand::Merge(args)) => merge::merge(args),
+        Some(BenchCommand::Merge(args)) => merge::merge(args, quiet),
         Some(BenchCommand::Report(args)) => report::report(args),
         Some(BenchCommand::Cell { cell }) => worker::work(cell),
         None => measure(args, verbose, quiet),
@@ -60,9 +61,10 @@ fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError>
     let device = args.device.as_deref();
     let file = args.out.as_deref().map(|path| RowFile::open(path, args.resume, args.retry_failed, &machine, device));
     let mut file = file.transpose()?;
-    if let Some(file) = &mut file {
-        leave_out(&mut plan, file, quiet)?;
-    }
+    let without_result = match &mut file {
+        Some(file) => leave_out(&mut plan, file, quiet)?,
+        None => 0,
+    };
     let cancel = Cancel::new();
     interrupt::takes_over(&cancel).map_err(CliError::failed)?;
 
@@ -87,22 +89,33 @@ fn measure(args: &BenchArgs, verbose: u8, quiet: bool) -> Result<Exit, CliError>
     let printed = rows.finish();
     let exit = measured?;
     printed?;
+    if exit == Exit::Done && without_result > 0 {
+        return Err(CliError::failed(BenchError::Left { cells: without_result }));
+    }
     Ok(exit)
 }
 
-/// Takes the cells from the plan that the file has rows of, and says how many.
-fn leave_out(plan: &mut Plan, file: &mut RowFile, quiet: bool) -> Result<(), CliError> {
-    let (mut all, mut left) = (0, 0);
+/// Takes the cells from the plan that the file has rows of, and says how many. Returns how many of those have no result.
+fn leave_out(plan: &mut Plan, file: &mut RowFile, quiet: bool) -> Result<usize, CliError> {
+    let (mut all, mut left, mut without_result) = (0, 0, 0);
     for Model { subject, cells } in &mut plan.models {
         all += cells.len();
-        cells.retain(|cell| !file.take(&cell.id(subject)));
+        cells.retain(|cell| match file.take(&cell.id(subject)) {
+            Some(has_result) => {
+                without_result += usize::from(!has_result);
+                false
+            }
+            None => true,
+        });
         left += cells.len();
     }
     if left < all && !quiet {
         let done = all - left;
-        writeln!(io::stderr(), "{} has rows of {done} of {all} cells", file.path().display()).map_err(closed)?;
+        let without = if without_result > 0 { format!(", {without_result} without a result") } else { String::new() };
+        writeln!(io::stderr(), "{} has rows of {done} of {all} cells{without}", file.path().display())
+            .map_err(closed)?;
     }
-    Ok(())
+    Ok(without_result)
 }
 
 /// What all cells share.
@@ -116,15 +129,57 @@ struct Bench<'a> {
     /// Bytes per second that so many threads read.
     bandwidths: HashMap<usize, Option<f64>>,
     /// What comparisons with the reference have found.
-    agreements: HashMap<Compared, Agreement>,
+    agreements: HashMap<Compared, Known>,
     /// Flags for the processes.
     flags: Vec<&'static str>,
     bar: ProgressBar,
     cancel: Cancel,
 }
 
-/// What a comparison with the reference depends on: model, provider, what runs prompts, and whether tokens go one by one.
-type Compared = (PathBuf, String, Prefill, bool);
+/// What a comparison with the reference depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Compared {
+    model: PathBuf,
+    provider: String,
+    /// Whether tokens go one by one.
+    one_by_one: bool,
+    /// Whether the companion runs prompts, if there is one.
+    companion: bool,
+}
+
+impl Compared {
+    /// What will run in a cell.
+    fn of(cell: &Cell) -> Self {
+        let (test, one_by_one) = (cell.test, cell.test.generate > 0);
+        let companion = match cell.prefill {
+            Prefill::Same => false,
+            // As the companion decides: the longest run loads it, and then it takes every chunk that is worth it.
+            Prefill::Auto => test.prompt.max(test.depth) >= LOADED_FROM && cell.chunk >= USED_FROM,
+            Prefill::Int8 => cell.chunk > 1,
+        };
+        let (model, provider) = (cell.model.clone(), cell.provider.clone());
+        Self { model, provider, one_by_one, companion: companion && !one_by_one }
+    }
+}
+
+/// What a comparison has found.
+#[derive(Clone, Debug)]
+struct Known {
+    agreement: Agreement,
+    /// Number formats that prompts were computed with.
+    prefill: String,
+}
+
+impl Known {
+    /// The agreement for a cell that compares the same, if the same ran there.
+    fn agreement(self, compared: &Compared, prefill: &str) -> Result<Agreement, String> {
+        if compared.one_by_one || self.prefill == prefill {
+            return Ok(self.agreement);
+        }
+        let other = self.prefill;
+        Err(format!("prompts were computed with {prefill}, and what was compared with the reference with {other}"))
+    }
+}
 
 impl Bench<'_> {
     fn run(&mut self, plan: &Plan, rows: &mut Rows) -> Result<Exit, CliError> {
@@ -158,15 +213,20 @@ impl Bench<'_> {
         let read_bandwidth = if has_limit { self.bandwidth(cell.threads) } else { None };
         let test_time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         // Comparing takes a second model; once for all cells that compute the same is enough.
-        let compared = (cell.model.clone(), cell.provider.clone(), cell.prefill, cell.test.generate > 0);
+        let compared = Compared::of(cell);
         let known = self.agreements.get(&compared).cloned();
         let asked = Cell { reference: cell.reference.clone().filter(|_| known.is_none()), ..cell.clone() };
         let mut measured =
             worker::measure_apart(&asked, &self.flags, self.timeout, &self.cancel, &mut || self.bar.inc(1));
         if let Some(Ok(measured)) = &mut measured {
             match (known, &measured.agreement) {
-                (Some(known), _) => measured.agreement = Some(Ok(known)),
-                (None, Some(Ok(found))) => drop(self.agreements.insert(compared, found.clone())),
+                (Some(known), _) => {
+                    measured.agreement = Some(known.agreement(&compared, &measured.settings.prefill));
+                }
+                (None, Some(Ok(found))) => {
+                    let known = Known { agreement: found.clone(), prefill: measured.settings.prefill.clone() };
+                    self.agreements.insert(compared, known);
+                }
                 (None, _) => {}
             }
         }
@@ -265,6 +325,12 @@ fn print(text: &str) -> Result<(), CliError> {
 /// Why the program fails at the end.
 #[derive(Debug, thiserror::Error)]
 enum BenchError {
+    /// Cells were left out that have no result.
+    #[error("{cells} cells have rows without a result, and were not measured again; --retry-failed does that")]
+    Left {
+        /// How many.
+        cells: usize,
+    },
     /// Some cells have no result, or not all of it.
     #[error("{incomplete} of {cells} cells were not measured, or not wholly; their rows say why")]
     Incomplete {
@@ -273,4 +339,45 @@ enum BenchError {
         /// Of how many.
         cells: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Test;
+
+    fn cell(prefill: Prefill, prompt: usize, depth: usize, chunk: usize) -> Cell {
+        let test = Test { prompt, generate: 0, depth };
+        Cell { prefill, test, chunk, ..crate::measure::tests::cell() }
+    }
+
+    #[test]
+    fn what_the_companion_runs_is_compared_apart() {
+        let companion = |prefill, prompt, depth, chunk| Compared::of(&cell(prefill, prompt, depth, chunk)).companion;
+        assert!(!companion(Prefill::Auto, 64, 0, 512) && companion(Prefill::Auto, 512, 0, 512));
+        assert!(companion(Prefill::Auto, 64, 256, 512), "the context before it has loaded it");
+        assert!(!companion(Prefill::Auto, 512, 0, 8), "chunks as short as that are not worth it");
+        assert!(companion(Prefill::Int8, 8, 0, 512) && !companion(Prefill::Same, 512, 0, 512));
+        let answer = |depth| {
+            let cell = cell(Prefill::Auto, 0, depth, 512);
+            Compared::of(&Cell { test: Test { generate: 4, ..cell.test }, ..cell })
+        };
+        assert_eq!(answer(0), answer(512), "single tokens are for the general graph");
+    }
+
+    #[test]
+    fn an_agreement_is_that_of_what_ran() {
+        let agreement = Agreement {
+            reference: "exact/lfm2.onnx".to_owned(),
+            precision: "fp32".to_owned(),
+            tokens: 252,
+            top1: 0.5,
+            mean_kld: 0.25,
+        };
+        let known = Known { agreement: agreement.clone(), prefill: "q4".to_owned() };
+        let compared = Compared::of(&cell(Prefill::Auto, 64, 0, 512));
+        assert_eq!(known.clone().agreement(&compared, "q4"), Ok(agreement));
+        let problem = known.agreement(&compared, "int8").unwrap_err();
+        assert!(problem.contains("int8") && problem.contains("q4"), "{problem}");
+    }
 }

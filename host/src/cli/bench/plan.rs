@@ -10,12 +10,13 @@ use super::{lists, matrix};
 use crate::cli::Problems;
 use crate::cli::settings::{LONGEST_DRAFT, MOST_THREADS};
 use crate::compiled;
+use crate::decoder;
 use crate::measure::format::{Format, pipette};
 use crate::measure::records::Shard;
-use crate::measure::{Cell, Names, Subject, Test};
+use crate::measure::{Cell, Names, Sources, Subject, Test};
 use crate::package::{Package, Prefill};
 use crate::platform;
-use crate::provider::{self, Provider};
+use crate::provider::{self, Provider, SessionOptions};
 
 /// What is to be measured, and how it is written.
 #[derive(Debug)]
@@ -243,29 +244,65 @@ fn open(model: &Named<PathBuf>, axes: &Axes, told: &Told, args: &BenchArgs, prob
     });
     let package = opened.map_err(|error| problems.say(error)).ok()?;
     let subject = Subject::new(&package, args.verify);
-    let model = Model { cells: cells(args, path, model.name.as_ref(), axes, told), subject };
-    too_long(&model, problems);
+    let runs: Vec<_> = told.providers.iter().map(|provider| Runs::new(&package, *provider)).collect();
+    let model = Model { cells: cells(args, path, model.name.as_ref(), axes, told, &runs), subject };
+    too_long(&model, &runs, problems);
     Some(model)
 }
 
+/// What a provider runs of a package.
+struct Runs {
+    provider: &'static dyn Provider,
+    /// Fingerprints of its graphs, if they are not the general one.
+    graphs: Vec<String>,
+    /// Tokens of a prompt that its graphs run at once, if that is for them to say.
+    chunk: Option<usize>,
+    context_length: usize,
+    /// What the exporter calls that.
+    flag: &'static str,
+}
+
+impl Runs {
+    /// Without graphs for the provider, measuring says so in a row.
+    fn new(package: &Package, provider: &'static dyn Provider) -> Self {
+        let graphs = decoder::graphs(package, provider).unwrap_or_else(|_| vec![package.clone()]);
+        let inputs = graphs.first().and_then(|graph| graph.contract().rows().ok());
+        let contract = graphs.last().unwrap_or(package).contract();
+        let others = graphs.iter().filter(|graph| graph.graph() != package.graph());
+        Self {
+            provider,
+            chunk: inputs.map(|inputs| inputs.tokens),
+            flag: if inputs.is_some() { "--static-context" } else { "--max-context" },
+            context_length: contract.context_length,
+            graphs: others.filter_map(Package::fingerprint).collect(),
+        }
+    }
+}
+
 /// The cells of one model, with what costs the least to vary varied most often.
-fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told: &Told) -> Vec<Cell> {
+fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told: &Told, runs: &[Runs]) -> Vec<Cell> {
+    // What is wrong with it is told where it is checked.
+    let reference = axes.reference.as_ref().and_then(|path| Package::open(path).ok()?.fingerprint());
     let mut cells = Vec::new();
     let allow_fallback = match (args.strict, args.allow_fallback) {
         (true, _) => Some(false),
         (false, true) => Some(true),
         (false, false) => None,
     };
-    let providers =
-        told.providers.iter().flat_map(|provider| axes.threads.iter().map(move |threads| (*provider, threads)));
-    for (provider, &threads) in providers {
+    let runs = runs.iter().flat_map(|runs| axes.threads.iter().map(move |threads| (runs, threads)));
+    for (Runs { provider, graphs, chunk, .. }, &threads) in runs {
         let is_known = |key: &str| provider.known_options().iter().any(|option| option.key == key);
         let options = told.options.iter().filter(|(key, _)| is_known(key)).cloned();
         let options: BTreeMap<String, String> = options.collect();
         let plugin = args.ep_lib.clone().filter(|_| provider.plugin().is_some());
         let ahead = args.compiled.clone().filter(|_| provider.name() == compiled::PROVIDER);
+        let session = SessionOptions { provider: options.clone().into_iter().collect(), ..SessionOptions::default() };
+        let chip = ahead.as_ref().and_then(|folder| compiled::chip(folder, &session).ok());
+        let sources = Sources { graphs: graphs.clone(), reference: reference.clone(), chip };
+        // Chunks of graphs of fixed shapes are as long as they are.
+        let chunks = chunk.map_or_else(|| axes.chunks.clone(), |chunk| vec![chunk]);
         for &spinning in &axes.spinning {
-            for &chunk in &axes.chunks {
+            for &chunk in &chunks {
                 for &speculate in &axes.speculate {
                     cells.extend(axes.tests.iter().map(|test| Cell {
                         model: path.to_owned(),
@@ -282,6 +319,7 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
                         prefill: axes.prefill,
                         speculate,
                         reference: axes.reference.clone(),
+                        sources: sources.clone(),
                         test: test.value,
                         repetitions: axes.repetitions,
                         seed: axes.seed,
@@ -294,19 +332,23 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
     cells
 }
 
-/// Names the tests that do not fit into the context of the model.
-fn too_long(model: &Model, problems: &mut Problems) {
-    let limit = model.subject.contract.context_length;
+/// Names the tests that do not fit into the contexts of the graphs.
+fn too_long(model: &Model, runs: &[Runs], problems: &mut Problems) {
     let mut named = Vec::new();
-    for test in model.cells.iter().map(|cell| cell.test).filter(|test| test.context() > limit) {
-        if !named.contains(&test) {
-            named.push(test);
-            problems.say(format!(
-                "{test} needs a context of {}, and {} was exported for {limit} tokens; export it with a larger --max-context, or ask for fewer",
-                test.context(),
-                model.subject.model_filename
-            ));
+    for cell in &model.cells {
+        let Some(runs) = runs.iter().find(|runs| runs.provider.name() == cell.provider) else { continue };
+        let (test, limit) = (cell.test, runs.context_length);
+        if test.context() <= limit || named.contains(&(test, limit)) {
+            continue;
         }
+        named.push((test, limit));
+        problems.say(format!(
+            "{test} needs a context of {}, and {} was exported for {limit} tokens{}; export it with a larger {}, or ask for fewer",
+            test.context(),
+            model.subject.model_filename,
+            if runs.chunk.is_some() { format!(" on {}", cell.provider) } else { String::new() },
+            runs.flag,
+        ));
     }
 }
 

@@ -16,8 +16,8 @@ use crate::platform::Machine;
 pub(super) struct RowFile {
     path: PathBuf,
     file: File,
-    /// How many rows it has of each cell, by number of the cell, that need not be measured.
-    done: HashMap<String, usize>,
+    /// Whether the rows that it has of each cell have a result, by number of the cell. Those cells need not be measured.
+    done: HashMap<String, Vec<bool>>,
 }
 
 impl RowFile {
@@ -34,8 +34,8 @@ impl RowFile {
         device: Option<&str>,
     ) -> Result<Self, CliError> {
         let failed = |error: io::Error| CliError::failed(format!("{} cannot be written: {error}", path.display()));
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             text => text.map_err(|error| CliError::failed(format!("{} cannot be read: {error}", path.display())))?,
         };
         if !text.is_empty() && !resume {
@@ -44,30 +44,41 @@ impl RowFile {
                 .add("--out", format!("{} is not empty: go on with --resume, or name another file", path.display()));
             return Err(problems.into());
         }
-        let records = Records::read(&text).map_err(|problems| {
+        if text.trim_ascii_start().starts_with(b"[") {
+            let mut problems = Problems::default();
+            let name = path.display();
+            let what = "is a JSON array, behind which no rows can be appended";
+            let way =
+                format!("make lines of it with `lfm2-host bench merge {name} > rows.jsonl`, and go on with those");
+            problems.add("--out", format!("{name} {what}: {way}"));
+            return Err(problems.into());
+        }
+        let records = Records::read_bytes(&text).map_err(|problems| {
             CliError::failed(format!("{} holds no rows to go on with:\n  {}", path.display(), problems.join("\n  ")))
         })?;
         let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
         if let Some(at) = records.torn_at {
             tracing::warn!("the last line of {} was cut off and is dropped", path.display());
             file.set_len(at as u64).map_err(failed)?;
-        } else if !text.is_empty() && !text.ends_with('\n') {
+        } else if !text.is_empty() && !text.ends_with(b"\n") {
             writeln!(file).map_err(failed)?;
         }
         let here = here(machine, device);
-        let mut done: HashMap<String, usize> = HashMap::new();
+        let mut done: HashMap<String, Vec<bool>> = HashMap::new();
         for record in records.objects.iter().filter(|record| machine_of(record) == here) {
-            let counts = has_result(record) || !retry_failed;
-            if let Some(cell) = record.get("cell").and_then(Value::as_str).filter(|_| counts) {
-                *done.entry(cell.to_owned()).or_default() += 1;
+            let has_result = has_result(record);
+            if let Some(cell) = record.get("cell").and_then(Value::as_str).filter(|_| has_result || !retry_failed) {
+                done.entry(cell.to_owned()).or_default().push(has_result);
             }
         }
+        // Of several rows, one with a result is the one that counts.
+        done.values_mut().for_each(|rows| rows.sort_unstable());
         Ok(Self { path: path.to_owned(), file, done })
     }
 
-    /// Whether there is a row of this cell; each row counts for one cell.
-    pub(super) fn take(&mut self, cell: &str) -> bool {
-        self.done.get_mut(cell).filter(|count| **count > 0).map(|count| *count -= 1).is_some()
+    /// Whether the row of this cell has a result, if there is one; each row counts for one cell.
+    pub(super) fn take(&mut self, cell: &str) -> Option<bool> {
+        self.done.get_mut(cell)?.pop()
     }
 
     /// Where it is.

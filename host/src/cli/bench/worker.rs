@@ -4,9 +4,8 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,8 +32,23 @@ enum Report {
 /// How long a process may take to end after its last report: drivers have to close their devices.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a process has ended.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often it is looked whether it is late, or to be stopped.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why it was not waited for longer.
+#[derive(Debug, PartialEq)]
+enum Ended {
+    /// It reported all.
+    Measured(Box<Measured>),
+    /// It reported why it failed, or what is no report.
+    Failed(String),
+    /// Its output ended without a result.
+    Silent,
+    /// It took too long.
+    Late,
+    /// It is to be stopped.
+    Cancelled,
+}
 
 /// Measures a cell in a process of its own, and calls `on_repetition` as [`measure::measure`] does. The process is ended after
 /// `timeout`. Nothing comes back if `cancel` ended it. `flags` are given to the process, as to this program.
@@ -49,33 +63,22 @@ pub(super) fn measure_apart(
         Ok(child) => child,
         Err(reason) => return Some(Err(Failure::new(Status::Failed, &reason))),
     };
-    let output = child.stdout.take();
-    let child = Arc::new(Mutex::new(child));
-    // If this fails, it has ended by itself.
-    let kill = |child: &Mutex<Child>| drop(child.lock().unwrap_or_else(PoisonError::into_inner).kill());
-    let killed = child.clone();
-    let guard = cancel.during(move || kill(&killed));
-    let (done, waits) = mpsc::channel::<()>();
-    let late = child.clone();
-    let watchdog = thread::spawn(move || {
-        let is_late = waits.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout);
-        if is_late {
-            kill(&late);
-        }
-        is_late
-    });
-    let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
-    let measured = follow(lines, on_repetition);
-    drop(done);
-    let is_late = watchdog.join().unwrap_or(false);
-    let status = end(&child);
-    drop(guard);
+    let lines = lines(child.stdout.take());
+    let ended = follow(&lines, timeout, cancel, on_repetition);
+    // What has said all may still have devices to close.
+    let limit = if matches!(ended, Ended::Late | Ended::Cancelled) { Duration::ZERO } else { LAST_WORDS };
+    let status = match platform::wait_within(&mut child, limit) {
+        Ok(None) => platform::end(&mut child),
+        Ok(Some(status)) => Ok(status),
+        Err(error) => Err(error),
+    };
     // What it said last may be cut off.
     if cancel.is_cancelled() {
         return None;
     }
-    Some(match (measured, status) {
-        (Ok(Some(measured)), status) => {
+    let failure = |status, reason: &str| Some(Err(Failure::new(status, reason)));
+    match ended {
+        Ended::Measured(measured) => {
             match status {
                 Ok(status) if status.success() => {}
                 Ok(status) => {
@@ -84,22 +87,21 @@ pub(super) fn measure_apart(
                 }
                 Err(error) => tracing::warn!("{}: measured, but its process cannot be waited for: {error}", name(cell)),
             }
-            Ok(measured)
+            Some(Ok(*measured))
         }
-        _ if is_late => {
+        Ended::Late => {
             let reason = format!("its process took more than {} seconds and was ended", timeout.as_secs_f64());
-            Err(Failure::new(Status::Timeout, &reason))
+            failure(Status::Timeout, &reason)
         }
-        (Err(reason), _) => Err(Failure::new(Status::Failed, &reason)),
+        Ended::Failed(reason) => failure(Status::Failed, &reason),
         // Killed for the memory it took, for example.
-        (Ok(None), Ok(status)) => {
-            let reason = format!("its process {} without a result", platform::ended(status));
-            Err(Failure::new(Status::Crashed, &reason))
-        }
-        (Ok(None), Err(error)) => {
-            Err(Failure::new(Status::Crashed, &format!("its process cannot be waited for: {error}")))
-        }
-    })
+        Ended::Silent | Ended::Cancelled => match status {
+            Ok(status) => {
+                failure(Status::Crashed, &format!("its process {} without a result", platform::ended(status)))
+            }
+            Err(error) => failure(Status::Crashed, &format!("its process cannot be waited for: {error}")),
+        },
+    }
 }
 
 /// Starts the process. The error is a reason.
@@ -107,33 +109,50 @@ fn start(cell: &Cell, flags: &[&str]) -> Result<Child, String> {
     let failed = |error: io::Error| format!("its process cannot be started: {error}");
     let text = serde_json::to_string(cell).map_err(|error| error.to_string())?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(["bench", "cell"]).args(flags).arg("--").arg(text).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(["bench", "cell"]).args(flags).arg("--").arg(text);
+    // Its input says nothing: that it ends tells that this process is gone.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     // Otherwise it might be gone before it is known why.
     platform::keep_from_interrupts(&mut command);
     command.spawn().map_err(failed)
 }
 
-/// Waits until a process that has said all has ended, and ends it if that takes too long. Others may end it meanwhile.
-fn end(child: &Mutex<Child>) -> io::Result<ExitStatus> {
-    let locked = || child.lock().unwrap_or_else(PoisonError::into_inner);
-    let start = Instant::now();
-    while start.elapsed() < LAST_WORDS {
-        if let Some(status) = locked().try_wait()? {
-            return Ok(status);
+/// The lines of the output, as they come. A thread reads them, because reading has no limit of its own: other processes may hold the
+/// output open after this one is gone.
+fn lines(output: Option<ChildStdout>) -> Receiver<io::Result<String>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()) {
+            if sender.send(line).is_err() {
+                break;
+            }
         }
-        thread::sleep(LOOK);
-    }
-    locked().kill()?;
-    locked().wait()
+    });
+    receiver
 }
 
-/// Reads reports up to the last. Nothing comes back if they end without one.
+/// Reads reports up to the last, but no longer than `timeout`, nor after `cancel`.
 fn follow(
-    lines: impl Iterator<Item = io::Result<String>>,
+    lines: &Receiver<io::Result<String>>,
+    timeout: Duration,
+    cancel: &Cancel,
     on_repetition: &mut dyn FnMut(),
-) -> Result<Option<Measured>, String> {
-    for line in lines {
-        let line = line.map_err(|error| format!("its process cannot be read: {error}"))?;
+) -> Ended {
+    let start = Instant::now();
+    loop {
+        if cancel.is_cancelled() {
+            return Ended::Cancelled;
+        }
+        let left = timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Ended::Late;
+        }
+        let line = match lines.recv_timeout(LOOK.min(left)) {
+            Ok(Ok(line)) => line,
+            Ok(Err(error)) => return Ended::Failed(format!("its process cannot be read: {error}")),
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return Ended::Silent,
+        };
         // Libraries of vendors announce themselves where they like.
         if !line.starts_with(['{', '"']) {
             tracing::debug!("a process of a cell printed: {line}");
@@ -141,17 +160,31 @@ fn follow(
         }
         match serde_json::from_str(&line) {
             Ok(Report::Repetition) => on_repetition(),
-            Ok(Report::Measured(measured)) => return Ok(Some(*measured)),
-            Ok(Report::Failed(reason)) => return Err(reason),
-            Err(error) => return Err(format!("its process said {line:?}, which is no report: {error}")),
+            Ok(Report::Measured(measured)) => return Ended::Measured(measured),
+            Ok(Report::Failed(reason)) => return Ended::Failed(reason),
+            Err(error) => return Ended::Failed(format!("its process said {line:?}, which is no report: {error}")),
         }
     }
-    Ok(None)
+}
+
+/// Ends this process with the one that has started it, however that ends: nobody would read what it measures.
+fn end_with_parent() {
+    thread::spawn(|| {
+        if io::copy(&mut io::stdin().lock(), &mut io::sink()).is_ok() {
+            leave();
+        }
+    });
+}
+
+#[expect(clippy::exit, reason = "nobody is left who would be told anything")]
+fn leave() {
+    std::process::exit(1)
 }
 
 /// What the process does: measures the cell and reports.
 pub(super) fn work(cell: &str) -> Result<Exit, CliError> {
     let cell: Cell = serde_json::from_str(cell).map_err(CliError::failed)?;
+    end_with_parent();
     if provider::named(&cell.provider).is_ok_and(|provider| provider.plugin().is_some()) {
         output::keep_apart()?;
     }
@@ -199,12 +232,26 @@ mod tests {
         let failed = serde_json::to_string(&Report::Failed("no room".to_owned())).unwrap();
         let mut seen = 0;
         let mut follow = |lines: &[&str]| {
-            let lines: Vec<_> = lines.iter().map(|line| Ok((*line).to_owned())).collect();
-            follow(lines.into_iter(), &mut || seen += 1)
+            let (sender, receiver) = mpsc::channel();
+            lines.iter().for_each(|line| sender.send(Ok((*line).to_owned())).unwrap());
+            drop(sender);
+            super::follow(&receiver, Duration::from_secs(600), &Cancel::new(), &mut || seen += 1)
         };
-        assert_eq!(follow(&[&repetition, "Qualcomm simulator v2", "", &repetition]), Ok(None));
-        assert_eq!(follow(&[&repetition, &failed, &repetition]), Err("no room".to_owned()));
-        assert!(follow(&[&repetition, "{\"meas"]).unwrap_err().contains("meas"));
+        assert_eq!(follow(&[&repetition, "Qualcomm simulator v2", "", &repetition]), Ended::Silent);
+        assert_eq!(follow(&[&repetition, &failed, &repetition]), Ended::Failed("no room".to_owned()));
+        assert!(matches!(follow(&[&repetition, "{\"meas"]), Ended::Failed(reason) if reason.contains("meas")));
         assert_eq!(seen, 4);
+    }
+
+    #[test]
+    fn output_that_does_not_end_is_not_waited_for() {
+        // Somebody else holds it open.
+        let (sender, receiver) = mpsc::channel();
+        let follow = |timeout, cancel: &Cancel| follow(&receiver, timeout, cancel, &mut || {});
+        assert_eq!(follow(Duration::from_millis(1), &Cancel::new()), Ended::Late);
+        let cancel = Cancel::new();
+        cancel.cancel();
+        assert_eq!(follow(Duration::from_secs(600), &cancel), Ended::Cancelled);
+        drop(sender);
     }
 }

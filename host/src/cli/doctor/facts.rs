@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use lfm2_graphs::contract::{Purpose, Target};
+use lfm2_graphs::contract::Purpose;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::CliError;
 use crate::cli::provider::ProviderSettings;
-use crate::package::Package;
-use crate::provider::{self, Device, Provider, SessionOptions, Setup};
+use crate::decoder::{AnyDecoder, Opening};
+use crate::package::{Package, Prefill};
+use crate::provider::{Device, Provider, SessionOptions, Setup};
 use crate::runtime::Runtime;
-use crate::session::{Session, trial};
+use crate::session::{Placement, trial};
 
 /// What is known about a provider here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub(super) struct Facts {
     pub(super) problem: Option<String>,
     /// Whether it runs the package, if there is one.
     pub(super) package: Option<PackageFacts>,
+    /// What is wrong although it works.
+    pub(super) warning: Option<String>,
 }
 
 /// An ONNX Runtime.
@@ -49,6 +52,8 @@ pub(super) struct RuntimeFacts {
 pub(super) struct PackageFacts {
     /// The graphs that were loaded.
     pub(super) graphs: Vec<GraphFacts>,
+    /// Time to load all of them.
+    pub(super) load_ms: Option<f64>,
     /// Whether all that the provider needs were loaded.
     pub(super) runs: bool,
     /// Why they were not, and what to do.
@@ -64,8 +69,6 @@ pub(super) struct GraphFacts {
     pub(super) precision: String,
     /// Nodes on each provider, by ONNX Runtime's names for them.
     pub(super) placement: BTreeMap<String, usize>,
-    /// Time to load it.
-    pub(super) load_ms: f64,
 }
 
 impl Facts {
@@ -90,7 +93,7 @@ pub(super) fn facts(provider: &'static dyn Provider, settings: &ProviderSettings
     }
     if let (true, Some(model)) = (facts.works, model) {
         let mut package = PackageFacts::default();
-        match load(provider, &options, settings, model, &mut package.graphs) {
+        match load(provider, &options, settings, model, &mut package) {
             Ok(()) => package.runs = true,
             Err(error) => package.problem = error.report(),
         }
@@ -120,64 +123,42 @@ fn ask(
     Ok(Some(runtime))
 }
 
-/// Loads every graph that the package has for the provider.
+/// Loads what the package has for the provider, as every command that runs it does.
 fn load(
     provider: &'static dyn Provider,
     options: &SessionOptions,
     settings: &ProviderSettings,
     model: &Path,
-    graphs: &mut Vec<GraphFacts>,
+    facts: &mut PackageFacts,
 ) -> Result<(), CliError> {
     let runtime = settings.runtime_for(provider)?;
-    let general = Package::open(model).map_err(CliError::failed)?;
-    for package in packages(provider, &general)? {
-        let start = Instant::now();
-        let session = Session::new(runtime, &package, provider, options).map_err(CliError::failed)?;
-        graphs.push(GraphFacts {
-            file: package.graph().display().to_string(),
-            precision: package.contract().precision.clone(),
-            placement: session.placement().counts(),
-            load_ms: start.elapsed().as_secs_f64() * 1e3,
-        });
-    }
+    let package = Package::open(model).map_err(CliError::failed)?;
+    package.require(Purpose::General).map_err(CliError::failed)?;
+    let opening = Opening {
+        runtime,
+        package: &package,
+        provider,
+        options: options.clone(),
+        max_context: None,
+        // Whether there is another graph for prompts is not asked.
+        prefill: Prefill::Same,
+        compiled: None,
+        verify: false,
+        speculate: false,
+    };
+    let graphs = opening.graphs().map_err(CliError::failed)?;
+    let start = Instant::now();
+    let decoder = opening.decoder().map_err(CliError::failed)?;
+    facts.load_ms = Some(start.elapsed().as_secs_f64() * 1e3);
+    let placements = match &decoder {
+        AnyDecoder::Dynamic(decoder) => vec![decoder.placement().counts()],
+        AnyDecoder::Fixed(decoder) => decoder.placements().map(Placement::counts).to_vec(),
+    };
+    let graph = |(package, placement): (&Package, _)| GraphFacts {
+        file: package.graph().display().to_string(),
+        precision: package.contract().precision.clone(),
+        placement,
+    };
+    facts.graphs = graphs.iter().zip(placements).map(graph).collect();
     Ok(())
-}
-
-/// The graphs of the package that `provider` runs.
-fn packages(provider: &dyn Provider, general: &Package) -> Result<Vec<Package>, CliError> {
-    // A graph that was named and fits is what was meant.
-    if provider::check(provider, general.contract()).is_ok() {
-        return Ok(vec![general.clone()]);
-    }
-    let target = Target::named(provider.name());
-    let name = general.graph().file_name().and_then(|name| name.to_str());
-    let purposes = [Purpose::General, Purpose::Chunk, Purpose::Token];
-    let names = purposes.iter().filter_map(|purpose| target?.graph_name(name?, *purpose));
-    let paths: Vec<_> = names.map(|name| general.graph().with_file_name(name)).collect();
-    let missing: Vec<_> = paths.iter().filter(|path| !path.is_file()).collect();
-    if paths.is_empty() || !missing.is_empty() {
-        let names = missing.iter().map(|path| crate::cli::load::name(path)).collect();
-        let provider = provider.name();
-        return Err(CliError::failed(NoGraph { provider, names, dialect: general.contract().dialect.clone() }));
-    }
-    paths.iter().map(|path| Package::open(path).map_err(CliError::failed)).collect()
-}
-
-/// A package that was exported for others.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "--ep {provider} runs no graph of the dialect {dialect}{}; export the model again with `lfm2-export CHECKPOINT --for cpu,{provider} --out x.onnx`",
-    missing(names)
-)]
-struct NoGraph {
-    provider: &'static str,
-    names: Vec<String>,
-    dialect: String,
-}
-
-fn missing(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        names => format!(", and there is no {} beside it", names.join(" and no ")),
-    }
 }

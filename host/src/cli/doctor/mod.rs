@@ -5,7 +5,7 @@ mod facts;
 mod report;
 
 use std::io::{self, IsTerminal, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -13,10 +13,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use super::error::{CliError, Exit, Problems};
 use super::output;
 use super::provider::ProviderSettings;
+use crate::platform;
 use crate::provider::{self, Provider};
 pub(super) use args::DoctorArgs;
 use facts::{Facts, facts};
 use report::Report;
+
+/// How long a process may take to ask one provider. Compiling the graphs of a large package for an NPU takes minutes.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Asks every provider, and prints what they said.
 pub(super) fn doctor(args: &DoctorArgs, quiet: bool) -> Result<Exit, CliError> {
@@ -64,20 +68,28 @@ fn ask_apart(provider: &dyn Provider, args: &DoctorArgs) -> Result<Facts, CliErr
         command.args(["--ep-option", option]);
     });
     command.args(args.allow_fallback.then_some("--allow-fallback"));
-    let output = command.stdin(Stdio::null()).output().map_err(start)?;
+    let Some(output) = platform::output_within(&mut command, LIMIT).map_err(start)? else {
+        let problem = format!("the process that asked it took more than {} seconds and was ended", LIMIT.as_secs());
+        return Ok(Facts { problem: Some(problem), ..Facts::of(provider.name()) });
+    };
+    Ok(said(provider.name(), &output))
+}
+
+/// What the output of such a process means.
+fn said(provider: &str, output: &Output) -> Facts {
     let text = String::from_utf8_lossy(&output.stdout);
+    let ended = platform::ended(output.status);
     // Libraries of vendors print what they like in front of it.
-    if let Some(facts) = text.lines().rev().find_map(|line| serde_json::from_str(line).ok()) {
-        return Ok(facts);
+    if let Some(facts) = text.lines().rev().find_map(|line| serde_json::from_str::<Facts>(line).ok()) {
+        let warning = format!("the process that asked it answered, and then {ended}");
+        return Facts { warning: (!output.status.success()).then_some(warning), ..facts };
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
     let said = last.map_or(String::new(), |line| format!(", and said last: {}", line.trim()));
-    let problem = format!(
-        "the process that asked it ended too early, which the library is to blame for: {}{said}",
-        output.status
-    );
-    Ok(Facts { problem: Some(problem), ..Facts::of(provider.name()) })
+    let problem =
+        format!("the process that asked it {ended} without an answer, which its library is to blame for{said}");
+    Facts { problem: Some(problem), ..Facts::of(provider) }
 }
 
 /// What that process does.
@@ -108,4 +120,22 @@ fn progress(quiet: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_the_process_ended_is_told() {
+        let said = |script: &str| said("qnn", &Command::new("sh").args(["-c", script]).output().unwrap());
+        let answer = serde_json::to_string(&Facts { works: true, ..Facts::of("qnn") }).unwrap();
+        let fine = said(&format!("echo Simulator v2; echo '{answer}'"));
+        assert!(fine.works && fine.warning.is_none() && fine.problem.is_none(), "{fine:?}");
+        let crashed = said(&format!("echo '{answer}'; kill -SEGV $$"));
+        assert!(crashed.works && crashed.warning.as_ref().is_some_and(|it| it.contains("SIGSEGV")), "{crashed:?}");
+        let silent = said("echo no room >&2; exit 3");
+        let problem = silent.problem.unwrap();
+        assert!(problem.contains("exit status 3") && problem.contains("no room"), "{problem}");
+    }
 }

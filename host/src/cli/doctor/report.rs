@@ -64,6 +64,9 @@ impl fmt::Display for Report {
                 told.push(problem);
                 f.write_str(&paragraph("", if is_new { problem } else { "as above" }))?;
             }
+            if let Some(warning) = &facts.warning {
+                f.write_str(&paragraph("", warning))?;
+            }
             if let Some(package) = &facts.package {
                 f.write_str(&on_package(package))?;
             }
@@ -82,11 +85,13 @@ fn verdict(facts: &Facts) -> String {
 
 fn on_package(package: &PackageFacts) -> String {
     let mut text = String::new();
-    for GraphFacts { file, precision, placement, load_ms } in &package.graphs {
+    let time = package.load_ms.map_or(String::new(), |time| format!(", loaded in {:.1} s", time / 1e3));
+    for (index, GraphFacts { file, precision, placement }) in package.graphs.iter().enumerate() {
         let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
         let nodes: Vec<_> = placement.iter().map(|(provider, count)| format!("{count} nodes on {provider}")).collect();
-        let seconds = load_ms / 1e3;
-        text += &paragraph("", &format!("runs {name} ({precision}): {}, loaded in {seconds:.1} s", nodes.join(", ")));
+        // It is that of all of them together.
+        let time = if index + 1 == package.graphs.len() { &*time } else { "" };
+        text += &paragraph("", &format!("runs {name} ({precision}): {}{time}", nodes.join(", ")));
     }
     if let Some(problem) = &package.problem {
         text += &paragraph("", &format!("does not run the package: {problem}"));
@@ -147,12 +152,16 @@ mod tests {
 
     fn graph(file: &str, provider: &str) -> GraphFacts {
         let placement = [(provider.to_owned(), 412)].into();
-        GraphFacts { file: file.to_owned(), precision: "q4".to_owned(), placement, load_ms: 1234.0 }
+        GraphFacts { file: file.to_owned(), precision: "q4".to_owned(), placement }
     }
 
     fn report() -> Report {
-        let cpu =
-            PackageFacts { graphs: vec![graph("folder/x.onnx", "CPUExecutionProvider")], runs: true, problem: None };
+        let cpu = PackageFacts {
+            graphs: vec![graph("folder/x.onnx", "CPUExecutionProvider")],
+            load_ms: Some(1234.0),
+            runs: true,
+            problem: None,
+        };
         let qnn = PackageFacts {
             problem: Some("the package has no graph for it; export the model again with `lfm2-export CHECKPOINT --for cpu,qnn --out x.onnx`".to_owned()),
             ..PackageFacts::default()

@@ -106,6 +106,11 @@ impl FixedDecoder {
         self.chunk.tokens()
     }
 
+    /// Tokens of the shortest prompt of which a part goes through the graph for chunks: the last token never does.
+    pub fn shortest_with_chunk(&self) -> usize {
+        self.chunk() / SINGLES + 2
+    }
+
     /// How this decoder computes.
     pub fn settings(&self) -> DecoderSettings {
         let contract = self.contract();
@@ -200,6 +205,11 @@ impl Decoder for FixedDecoder {
             left = behind;
         }
         Ok(ArrayView1::from(self.token.logits()))
+    }
+
+    fn steps_all_at_once(&self) -> bool {
+        // The graph for chunks has no logits.
+        false
     }
 
     fn reset(&mut self) {

@@ -79,11 +79,9 @@ impl<'a> Entry<'a> {
         times.map(|time| self.test.tokens() as f64 * 1e9 / time).collect()
     }
 
-    /// The slowest and the fastest repetition.
-    pub(super) fn range(self) -> Option<(f64, f64)> {
-        let rates = self.rates();
-        let low = rates.iter().copied().reduce(f64::min)?;
-        Some((low, rates.iter().copied().reduce(f64::max)?)).filter(|_| rates.len() > 1)
+    /// Whether a simulator stood in for the device.
+    fn is_simulated(self) -> bool {
+        self.text("provider_device").is_some_and(|device| device.contains("simulated"))
     }
 
     fn setting(self, name: &str) -> Value {
@@ -125,9 +123,7 @@ pub(super) fn label(entry: Entry<'_>, names: &[&'static str]) -> String {
         };
         match *name {
             // Speeds of a simulator say nothing about the device.
-            "provider" if entry.text("provider_device").is_some_and(|device| device.contains("simulated")) => {
-                format!("{text} (simulated)")
-            }
+            "provider" if entry.is_simulated() => format!("{text} (simulated)"),
             "provider_options" => options(&value),
             "n_threads" if text == "1" => "1 thread".to_owned(),
             "n_threads" => format!("{text} threads"),
@@ -139,8 +135,15 @@ pub(super) fn label(entry: Entry<'_>, names: &[&'static str]) -> String {
             _ => text,
         }
     };
-    let parts: Vec<_> = names.iter().map(part).collect();
-    if parts.is_empty() { entry.model() } else { parts.join(", ") }
+    let mut parts: Vec<_> = names.iter().map(part).collect();
+    if parts.is_empty() {
+        parts.push(entry.model());
+    }
+    // Where all rows are of one provider, its name is left out, and this must not be.
+    if entry.is_simulated() && !names.contains(&"provider") {
+        parts.push("simulated".to_owned());
+    }
+    parts.join(", ")
 }
 
 /// Options of a provider as they are typed.
@@ -163,6 +166,13 @@ pub(super) fn series<'a>(entries: &[Entry<'a>], names: &[&'static str]) -> Vec<(
     series
 }
 
+/// The slowest and the fastest repetition of all rows.
+pub(super) fn range(entries: &[Entry<'_>]) -> Option<(f64, f64)> {
+    let rates: Vec<f64> = entries.iter().flat_map(|entry| entry.rates()).collect();
+    let low = rates.iter().copied().reduce(f64::min)?;
+    Some((low, rates.iter().copied().reduce(f64::max)?)).filter(|_| rates.len() > 1)
+}
+
 /// The points of a line: by x, and of several rows at one x the median of y.
 pub(super) fn points(
     entries: &[Entry<'_>],
@@ -176,4 +186,33 @@ pub(super) fn points(
         }
     }
     found.into_iter().filter_map(|(x, values)| Some((x as f64, statistics::median(&values)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(device: &str, samples: &str) -> Record {
+        let text = format!(
+            r#"{{"model_filename":"m","provider":"qnn","provider_device":"{device}","n_prompt":1,"n_gen":0,"n_depth":0,
+                "samples_ns":{samples}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn simulated_rows_are_marked_whatever_tells_them_apart() {
+        let record = record("NPU, simulated on the CPU", "[1000000000]");
+        let entry = Entry::new(&record).unwrap();
+        let labels = [&[][..], &["provider"], &["n_threads"]].map(|names| label(entry, names));
+        assert_eq!(labels, ["m, simulated", "qnn (simulated)", "null threads, simulated"]);
+    }
+
+    #[test]
+    fn a_range_is_over_all_rows() {
+        let records = ["[1000000000,500000000]", "[250000000]"].map(|samples| record("NPU", samples));
+        let entries: Vec<_> = records.iter().filter_map(Entry::new).collect();
+        assert_eq!(range(&entries), Some((1.0, 4.0)));
+        assert_eq!(range(&entries[1..]), None, "of one repetition there is none");
+    }
 }

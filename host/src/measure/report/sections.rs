@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::chart::{Bar, Bars, Line, Lines};
 use super::content::{Drawing, Figure, Part, Report, Section, Table};
 use super::details;
-use super::entry::{Entry, differing, label, points, series};
+use super::entry::{Entry, differing, label, points, range, series};
 use super::number::{mebibytes, milliseconds, or_nothing, percent, plain};
 use crate::measure::records::{Record, machine_name, machine_of};
 
@@ -33,7 +33,10 @@ pub(super) fn report(objects: &[Record], title: &str) -> Report {
     }
     let evaluations: Vec<&Record> = objects.iter().filter(|object| details::is_evaluation(object)).collect();
     let comparisons: Vec<&Record> = objects.iter().filter(|object| details::is_comparison(object)).collect();
-    let others = objects.len() - entries.len() - evaluations.len() - comparisons.len();
+    let is_known = |object: &Record| {
+        Entry::new(object).is_some() || details::is_evaluation(object) || details::is_comparison(object)
+    };
+    let others = objects.iter().filter(|object| !is_known(object)).count();
     let about = about(&entries, machines.len(), others);
     let mut report = Report { title: title.to_owned(), about, sections: Vec::new() };
     if machines.len() > 1 {
@@ -188,7 +191,7 @@ fn speeds(results: &[Entry<'_>]) -> Vec<Part> {
                 let value = points(&entries, |_| 0, |entry| entry.rate()).first()?.1;
                 let text = format!("{} tokens/s", plain(value));
                 let colour = colour(entry).unwrap_or_default();
-                Some(Bar { label, value, text, range: entry.range(), limit: None, colour })
+                Some(Bar { label, value, text, range: range(&entries), limit: None, colour })
             })
             .collect();
         let title = format!("{kind}: {}", usual.test_name());
