@@ -77,6 +77,10 @@ fn problem(weight: &Weight, checkpoint: &Checkpoint) -> Option<String> {
             blocks.block_size,
             remedy(weight.columns())
         )),
+        Format::Rows { bits: 4 } if !weight.columns().is_multiple_of(2) => Some(format!(
+            "`{name}` has rows of {} values, and two numbers of 4 bits share a byte; choose w8a16",
+            weight.columns()
+        )),
         _ => None,
     }
 }

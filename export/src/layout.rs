@@ -135,8 +135,13 @@ impl Layout {
 /// are small and belong to static graphs alone, which then need no data file beside that of the general graph.
 fn is_inline(initializer: &Initializer) -> bool {
     let is_table = initializer.source.weight().is_some_and(|weight| weight.role == Role::Table);
-    let is_constant =
-        matches!(initializer.source, Source::Ints(_) | Source::Float(_) | Source::Floats(_) | Source::Column { .. });
+    let is_constant = |source: &Source| {
+        matches!(source, Source::Ints(_) | Source::Float(_) | Source::Floats(_) | Source::Column { .. })
+    };
+    let is_constant = match &initializer.source {
+        Source::Encoded(numbers) | Source::EncodedScale(numbers) => is_constant(numbers),
+        source => is_constant(source),
+    };
     is_constant || (initializer.bytes() < INLINE_LIMIT && !is_table)
 }
 

@@ -23,7 +23,7 @@ pub const OPSET: u32 = 21;
 pub const CONTRIB: &str = "com.microsoft";
 
 /// Most inputs of operators that take any number.
-const MANY: usize = 64;
+const MANY: usize = 1 << 16;
 
 macro_rules! ops {
     ($($constant:ident = $domain:expr, $name:literal, $fewest:expr, $most:expr, $outputs:expr;)*) => {
@@ -43,6 +43,7 @@ ops! {
     CAST = "", "Cast", 1, 1, 1;
     CONCAT = "", "Concat", 1, MANY, 1;
     CONV = "", "Conv", 2, 3, 1;
+    DEQUANTIZE_LINEAR = "", "DequantizeLinear", 2, 3, 1;
     DIV = "", "Div", 2, 2, 1;
     EXPAND = "", "Expand", 2, 2, 1;
     GATHER = "", "Gather", 2, 2, 1;
@@ -56,6 +57,7 @@ ops! {
     RANGE = "", "Range", 3, 3, 1;
     REDUCE_MAX = "", "ReduceMax", 1, 2, 1;
     REDUCE_MEAN = "", "ReduceMean", 1, 2, 1;
+    REDUCE_MIN = "", "ReduceMin", 1, 2, 1;
     REDUCE_SUM = "", "ReduceSum", 1, 2, 1;
     REDUCE_SUM_SQUARE = "", "ReduceSumSquare", 1, 2, 1;
     RESHAPE = "", "Reshape", 2, 2, 1;
@@ -77,6 +79,16 @@ ops! {
     MATMUL_INTEGER_TO_FLOAT = CONTRIB, "MatMulIntegerToFloat", 4, 7, 1;
     MATMUL_NBITS = CONTRIB, "MatMulNBits", 3, 6, 1;
     SKIP_SIMPLIFIED_LAYER_NORMALIZATION = CONTRIB, "SkipSimplifiedLayerNormalization", 3, 4, 4;
+}
+
+/// Operators that give the numbers of their first input another order or shape, or a part of them.
+pub fn moves(op: &Op) -> bool {
+    [&RESHAPE, &SLICE, &SPLIT, &TRANSPOSE, &UNSQUEEZE].contains(&op)
+}
+
+/// Operators whose results lie between 0 and 1.
+pub fn is_fraction(op: &Op) -> bool {
+    [&SIGMOID, &SOFTMAX].contains(&op)
 }
 
 /// Operators that only ONNX Runtime has, in whichever domain it registers them.

@@ -202,7 +202,7 @@ fn general(name: &str, facts: &Facts<'_>, rules: &Rules) -> Option<String> {
         Some(format!("{name} is {shape:?}, which is empty"))
     } else if is_float && !rules.floats.contains(&known.dtype.as_str()) {
         Some(format!("{name} is {}", known.dtype))
-    } else if !is_float && !facts.is_constant(name) {
+    } else if !is_float && !facts.is_constant(name) && !rules.integers.contains(&known.dtype.as_str()) {
         Some(format!("{name} is {}, and only constants may be", known.dtype))
     } else {
         None

@@ -19,8 +19,8 @@ impl<'m> Facts<'m> {
     pub(super) fn new(model: &'m Model) -> Self {
         let outputs = |node: &'m Node| node.outputs.iter().map(move |output| (output.as_str(), node));
         let mut constants: BTreeSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        // The runtime converts constants before providers see the graph.
-        for node in model.nodes.iter().filter(|node| node.op == "Cast") {
+        // The runtime converts constants before providers see the graph, and providers know constants that are dequantized.
+        for node in model.nodes.iter().filter(|node| ["Cast", "DequantizeLinear"].contains(&node.op.as_str())) {
             if given(node, 0).is_some_and(|input| constants.contains(input)) {
                 constants.extend(node.outputs.iter().map(String::as_str));
             }
@@ -96,6 +96,15 @@ impl<'m> Facts<'m> {
                 let matrices = a.len() == 2 && b.len() == 2 && given(node, 1).is_some_and(|b| self.is_constant(b));
                 let stacks = a.len() >= 3 && a.len() == b.len() && a[..a.len() - 2] == b[..b.len() - 2];
                 (!matrices && !stacks).then(|| format!("the inputs are {a:?} and {b:?}"))
+            }
+            Need::NotTwoUnsigned => {
+                let unsigned = |i| {
+                    let integers = given(self.producer(node, i, &["DequantizeLinear"])?, 0)?;
+                    let is_unsigned = self.known.get(integers)?.dtype == "uint16" && !self.is_constant(integers);
+                    is_unsigned.then_some(integers)
+                };
+                let (first, second) = (unsigned(0)?, unsigned(1)?);
+                Some(format!("{first} and {second} are both uint16"))
             }
             Need::NoSumOfMatrices => {
                 let [a, b] = [0, 1].map(|i| {

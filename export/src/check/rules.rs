@@ -11,6 +11,8 @@ pub struct Rules {
     pub most_dimensions: usize,
     /// Types of floats, of activations and constants.
     pub floats: &'static [&'static str],
+    /// Types of integers, of activations.
+    pub integers: &'static [&'static str],
     /// Whether the provider takes nodes with weights that lie in a file beside the graph.
     pub external: bool,
     /// The operators that the provider takes.
@@ -57,6 +59,8 @@ pub enum Need {
     NoRowsCutFromNorm,
     /// A matrix by a constant matrix, or two stacks of as many matrices.
     MatrixOrEqualStacks,
+    /// Not both inputs are uint16 that is not constant.
+    NotTwoUnsigned,
     /// No sum of a product of matrices with something that is not constant, because the runtime makes a `Gemm` of it.
     NoSumOfMatrices,
 }
@@ -81,6 +85,7 @@ static COREML: Rules = Rules {
     target: Target::Coreml,
     most_dimensions: 5,
     floats: &["float16", "float32"],
+    integers: &[],
     external: true,
     operators: &[
         op(
@@ -116,6 +121,7 @@ static NNAPI: Rules = Rules {
     target: Target::Nnapi,
     most_dimensions: 4,
     floats: &["float32"],
+    integers: &[],
     external: false,
     operators: &[
         op("Add", &[], NNAPI_SOURCE),
@@ -155,15 +161,22 @@ static QNN: Rules = Rules {
     target: Target::Qnn,
     most_dimensions: 4,
     floats: &["float16", "float32"],
+    integers: &["int16", "uint16"],
     external: true,
     operators: &[
         op("Add", &[], QNN_RUN),
         op("Cast", &[], QNN_RUN),
         op("Concat", &[], QNN_RUN),
+        op("DequantizeLinear", &[Need::Constant(1), Need::Constant(2)], QNN_RUN),
         op("Div", &[], QNN_RUN),
         op("Gemm", &[Need::Constant(1), Need::Constant(2)], QNN_RUN),
-        op("MatMul", &[Need::Rank(2, 4)], QNN_RUN),
+        op(
+            "MatMul",
+            &[Need::Rank(2, 4), Need::NotTwoUnsigned],
+            "runs of onnxruntime-qnn 2.7.0 on the HTP simulator: of two factors of uint16 the second one is cut to 8 bits without a word",
+        ),
         op("Mul", &[], QNN_RUN),
+        op("QuantizeLinear", &[Need::Constant(1), Need::Constant(2)], QNN_RUN),
         op("ReduceMean", &[Need::Constant(1)], QNN_RUN),
         op("Reshape", &[Need::Constant(1)], QNN_RUN),
         op("Sigmoid", &[], QNN_RUN),

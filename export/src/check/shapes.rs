@@ -56,6 +56,9 @@ impl Call<'_, '_> {
             ("Cast", Some(7)) => "int64".to_owned(),
             ("Cast", Some(10)) => "float16".to_owned(),
             ("Cast", _) => "unknown".to_owned(),
+            // The type of the zero point is that of the result, and the type of the scale that of the numbers.
+            ("QuantizeLinear", _) => self.input(2).map_or_else(|| "uint8".to_owned(), |input| input.dtype.clone()),
+            ("DequantizeLinear", _) => self.input(1).map_or_else(|| "unknown".to_owned(), |it| it.dtype.clone()),
             _ => self.input(0).map_or_else(|| "unknown".to_owned(), |input| input.dtype.clone()),
         }
     }
@@ -64,7 +67,13 @@ impl Call<'_, '_> {
     fn shapes(&self) -> Option<Vec<Vec<usize>>> {
         let shape = match self.node.op.as_str() {
             "Add" | "Div" | "Mul" | "Sub" => broadcast(self.shape(0)?, self.shape(1)?)?,
-            "Cast" | "Sigmoid" | "SimplifiedLayerNormalization" | "Softmax" | "Sqrt" => self.shape(0)?.to_vec(),
+            "Cast"
+            | "DequantizeLinear"
+            | "QuantizeLinear"
+            | "Sigmoid"
+            | "SimplifiedLayerNormalization"
+            | "Softmax"
+            | "Sqrt" => self.shape(0)?.to_vec(),
             "Concat" => self.concat()?,
             "Gemm" => {
                 let columns = usize::from(self.number("transB") != Some(1));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lfm2_graphs::contract::{Padding, Target};
 
-use crate::package::{Caches, DialectName, Prefill};
+use crate::package::{QnnPrecision, Caches, DialectName, Prefill};
 use crate::recipe::Precision;
 
 const EXAMPLES: &str = "\
@@ -72,6 +72,10 @@ pub(super) struct ExportArguments {
     /// Tokens of a prompt that NPUs take at once [default: 128, or the context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     pub(super) chunk: Option<usize>,
+    /// Numbers of the graphs for Qualcomm's NPUs: fp16 computes in float16 with the weights of the general graph; w8a16 and w4a16 compute
+    /// with 16-bit integers, on weights of 8 or 4 bits in a file of their own, and need --calibration [default: fp16]
+    #[arg(long, value_enum, value_name = "NUMBERS")]
+    pub(super) qnn_precision: Option<QnnArgument>,
     /// Writes graphs also if the provider would not take them as a whole, and says what it would leave out.
     #[arg(long)]
     pub(super) force: bool,
@@ -244,6 +248,27 @@ pub(super) enum DialectArgument {
     Contrib,
     /// Standard operators only: any ONNX runtime; fp32 and fp16.
     Portable,
+}
+
+/// Numbers of graphs for Qualcomm's NPUs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum QnnArgument {
+    /// Activations in float16, weights as the general graph has them.
+    Fp16,
+    /// 8-bit weights, 16-bit activations.
+    W8a16,
+    /// 4-bit weights but for the head, 16-bit activations.
+    W4a16,
+}
+
+impl From<QnnArgument> for QnnPrecision {
+    fn from(argument: QnnArgument) -> Self {
+        match argument {
+            QnnArgument::Fp16 => Self::Fp16,
+            QnnArgument::W8a16 => Self::W8a16,
+            QnnArgument::W4a16 => Self::W4a16,
+        }
+    }
 }
 
 /// The one number format that there is besides the usual one.

@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{Calibration, Contract, ContractError};
-use lfm2_graphs::ir::{CHANNEL_LARGEST, Format, Weight};
+use lfm2_graphs::ir::{CHANNEL_LARGEST, Format, Range, Role, Weight};
 
+use super::QnnPrecision;
 use crate::input::read_file;
 use crate::problems::{Problems, lines};
 use crate::quantize::Method;
@@ -48,17 +49,20 @@ impl Calibrated {
         }
     }
 
-    /// How much errors in each column matter, for every weight that the recipe searches numbers for: the mean squares of what
+    /// How much errors in each column matter, for every weight that the recipe or the graphs for NPUs search numbers for: the mean squares of what
     /// the columns are multiplied with, relative to the mean of the weight.
     pub(super) fn importance<'w>(
         &self,
         recipe: &Recipe,
+        qnn: QnnPrecision,
         weights: impl Iterator<Item = &'w Weight>,
     ) -> Result<BTreeMap<String, Vec<f32>>, CalibrationError> {
         let mut problems = Problems::default();
         let mut all = BTreeMap::new();
-        let is_searched =
-            |weight: &&Weight| matches!(weight.format, Format::Blocks(_)) && recipe.method(weight) == Method::Search;
+        let is_searched = |weight: &&Weight| {
+            (matches!(weight.format, Format::Blocks(_)) && recipe.method(weight) == Method::Search)
+                || (qnn == QnnPrecision::W4a16 && weight.role == Role::Matrix)
+        };
         for weight in weights.filter(is_searched) {
             let name = &weight.name;
             let columns = weight.columns();
@@ -103,6 +107,21 @@ impl Calibrated {
             }
         }
         self.unless(problems, scales)
+    }
+
+    /// The range of every value of the graphs of integers.
+    pub(super) fn ranges(&self) -> Result<&BTreeMap<String, Range>, CalibrationError> {
+        let mut problems = Problems::default();
+        let ranges = &self.calibration.ranges;
+        if ranges.is_empty() {
+            problems.add("it has no ranges of activations".to_owned());
+        }
+        for (name, [least, largest]) in ranges {
+            if !(least.is_finite() && largest.is_finite() && least <= largest) {
+                problems.add(format!("its range of `{name}` is none"));
+            }
+        }
+        self.unless(problems, ranges)
     }
 
     fn unless<T>(&self, problems: Problems, found: T) -> Result<T, CalibrationError> {

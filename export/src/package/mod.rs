@@ -3,6 +3,7 @@
 mod calibration;
 mod existing;
 mod fingerprint;
+mod integers;
 mod options;
 mod output;
 mod part;
@@ -10,6 +11,7 @@ mod targets;
 
 pub use calibration::CalibrationError;
 pub use existing::ExistingError;
+pub use integers::QnnPrecision;
 pub use options::{Caches, DialectName, Options, OptionsError, Prefill};
 pub use output::{Output, OutputError};
 pub use part::{gpu_graph, static_graph};
@@ -21,12 +23,13 @@ use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{ContractError, MANIFEST_NAME, ManifestFile, Target};
 use lfm2_graphs::dialect::Dialect;
-use lfm2_graphs::ir::{Content, Graph};
+use lfm2_graphs::ir::{Content, Graph, Role};
 use lfm2_graphs::lfm2::{BuildError, Config, build};
 
 use self::calibration::Calibrated;
 use self::existing::{Existing, refuse_own_folder};
 use self::fingerprint::fingerprint;
+use self::integers::Integers;
 use self::part::Part;
 use self::targets::TargetParts;
 use crate::bind::{BindError, bind};
@@ -71,7 +74,7 @@ pub fn export(
         let weights = || content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
         recipe.refuse_idle(weights())?;
         match &calibration {
-            Some(calibration) => calibration.importance(recipe, weights())?,
+            Some(calibration) => calibration.importance(recipe, options.targets.qnn, weights())?,
             None => BTreeMap::new(),
         }
     };
@@ -79,7 +82,9 @@ pub fn export(
         // The graphs of other providers are made of the same weights, or of some of them.
         bind(&part.graph.content(), &checkpoint)?;
     }
-    let (others, mut notes) = targets::build(options, &config, output, &general)?;
+    let table = table(&general.graph.content());
+    let integers = Integers::new(options.targets.qnn, calibration.as_ref(), &checkpoint, &table)?;
+    let (others, mut notes) = targets::build(options, &config, output, &general, integers.as_ref())?;
     for note in &notes {
         tracing::warn!("{note}");
     }
@@ -170,6 +175,12 @@ pub fn export(
         folder: output.folder().to_owned(),
         bytes,
     })
+}
+
+/// Name of the token table in the checkpoint.
+fn table(content: &Content) -> String {
+    let mut weights = content.initializers.iter().filter_map(|(_, initializer)| initializer.source.weight());
+    weights.find(|weight| weight.role == Role::Table).map(|weight| weight.name.clone()).unwrap_or_default()
 }
 
 /// The scales of the caches by the names of their outputs; none for those that are kept as they are.

@@ -8,7 +8,7 @@ use lfm2_graphs::dialect::{Contrib, Dialect, Portable};
 use lfm2_graphs::ir::DType;
 use lfm2_graphs::lfm2::{Config, Extras};
 
-use super::Targets;
+use super::{QnnPrecision, Targets};
 use crate::recipe::Recipe;
 
 /// The choices of an export.
@@ -123,6 +123,20 @@ pub enum OptionsError {
         "--kv int8 needs --calibration FILE: how large values become shows only in a run; `lfm2-export MODEL --for calibrate` and `lfm2-host calibrate` make the file"
     )]
     Uncalibrated,
+    /// The ranges of activations are not known.
+    #[error(
+        "--qnn-precision {precision} needs --calibration FILE: between which bounds activations lie shows only in a run; `lfm2-export MODEL --for calibrate` and `lfm2-host calibrate` make the file"
+    )]
+    UncalibratedIntegers {
+        /// The numbers that were asked for.
+        precision: QnnPrecision,
+    },
+    /// Numbers of graphs that are not asked for.
+    #[error("--qnn-precision {precision} is for graphs for Qualcomm's NPUs, and none are asked for; leave it out, or use --for qnn")]
+    IdleQnnPrecision {
+        /// The numbers that were asked for.
+        precision: QnnPrecision,
+    },
     /// A graph that was asked for cannot be written.
     #[error("there are no graphs for {target} in this package: {reason}; leave one of the two out")]
     Target {
@@ -202,7 +216,12 @@ impl Options {
         if self.caches == Caches::Int8 && self.calibration.is_none() {
             return Err(OptionsError::Uncalibrated);
         }
-        if self.calibration.is_some() && !recipe.searches() && self.caches != Caches::Int8 {
+        let qnn = self.targets.qnn;
+        if qnn != QnnPrecision::Fp16 && self.calibration.is_none() {
+            return Err(OptionsError::UncalibratedIntegers { precision: qnn });
+        }
+        let is_used = recipe.searches() || self.caches == Caches::Int8 || qnn != QnnPrecision::Fp16;
+        if self.calibration.is_some() && !is_used {
             return Err(OptionsError::UselessCalibration { recipe: recipe.name.clone() });
         }
         self.targets.check()?;

@@ -7,6 +7,7 @@ use lfm2_graphs::dialect::{ContribGpu, Dialect, Fixed, FixedFor, Observed};
 use lfm2_graphs::ir::{Content, DType, Format, Graph, Role};
 use lfm2_graphs::lfm2::{BuildError, Config, Extras, build};
 
+use super::integers::{self, Integers};
 use super::{ExportError, Options, Output};
 use crate::layout::{DataFiles, Layout, Span};
 use crate::proto::Data;
@@ -87,22 +88,42 @@ impl<'f> Part<'f> {
         Ok(Self { graph, contract, layout, name, data, shared, writes_data }.described(options))
     }
 
-    /// The graph of a static target for single tokens, which shares what it can with the general one.
-    pub(super) fn token(
-        options: &'f Options,
+    /// The static graph that tells the ranges of its values. It has the weights of `general`, the graph for calibration.
+    pub(super) fn observed(
         config: &Config,
         dialect: &Fixed,
-        provider: FixedFor,
         output: &Output,
         general: &Part<'_>,
     ) -> Result<Self, ExportError> {
-        let graph = static_graph(&options.recipe, provider);
+        let graph = integers::observed();
+        let mut contract = build(config, dialect, Extras::default(), &graph)?;
+        let layout = Layout::part_of(&graph.content(), &general.graph.content(), &general.layout);
+        let target = Target::Qnn;
+        let name = output.target_name(target, Purpose::Calibrate).ok_or(ExportError::Unnamed { target })?;
+        let Some(layout) = layout else { return Err(ExportError::Unshared { graph: name }) };
+        contract.precision.clone_from(&general.contract.precision);
+        contract.table = general.contract.table.clone();
+        // All of it is what the general graph has.
+        let data = general.data.clone();
+        Ok(Self { graph, contract, layout, name, data, shared: None, writes_data: false })
+    }
+
+    /// The graph of a static target for single tokens, which shares what it can with the general one.
+    pub(super) fn token(
+        numbers: Numbers<'f>,
+        config: &Config,
+        dialect: &Fixed,
+        output: &Output,
+        general: &Part<'_>,
+    ) -> Result<Self, ExportError> {
+        let Numbers { options, provider, .. } = numbers;
+        let graph = numbers.graph();
         let contract = build(config, dialect, Extras::default(), &graph)?;
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let (name, data) = names(output, provider, Purpose::Token)?;
         let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
         let mut part = Self { graph, contract, layout, name, data, shared, writes_data }.described(options);
-        part.contract.precision = precision(options, provider);
+        part.contract.precision = numbers.precision();
         if part.contract.table.values.file.is_empty() {
             // Without a head that is the table, the graph does not have it.
             part.contract.table = general.contract.table.clone();
@@ -115,14 +136,14 @@ impl<'f> Part<'f> {
 
     /// The graph of a static target for chunks, whose weights are among those of the graph for single tokens.
     pub(super) fn chunk(
-        options: &'f Options,
+        numbers: Numbers<'f>,
         config: &Config,
         dialect: &Fixed,
-        provider: FixedFor,
         output: &Output,
         token: &Part<'_>,
     ) -> Result<Self, ExportError> {
-        let graph = static_graph(&options.recipe, provider);
+        let provider = numbers.provider;
+        let graph = numbers.graph();
         let mut contract = build(config, dialect, Extras::default(), &graph)?;
         let layout = Layout::part_of(&graph.content(), &token.graph.content(), &token.layout);
         let (name, data) = names(output, provider, Purpose::Chunk)?;
@@ -200,12 +221,31 @@ pub fn static_graph(recipe: &Recipe, provider: FixedFor) -> Graph<'_> {
     }
 }
 
-/// What the contracts of a provider's graphs call their number formats.
-fn precision(options: &Options, provider: FixedFor) -> String {
-    match provider {
-        FixedFor::Qnn => options.recipe.name.clone(),
-        FixedFor::Coreml => Precision::Fp16.as_str().to_owned(),
-        FixedFor::Nnapi => Precision::Fp32.as_str().to_owned(),
+/// The number formats of a static target's graphs.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<'f> {
+    pub(super) options: &'f Options,
+    pub(super) provider: FixedFor,
+    pub(super) integers: Option<&'f Integers>,
+}
+
+impl<'f> Numbers<'f> {
+    /// An empty graph with them.
+    fn graph(self) -> Graph<'f> {
+        match self.integers {
+            Some(integers) => integers.graph(),
+            None => static_graph(&self.options.recipe, self.provider),
+        }
+    }
+
+    /// What contracts call them.
+    fn precision(self) -> String {
+        match (self.provider, self.integers) {
+            (_, Some(integers)) => integers.precision.as_str().to_owned(),
+            (FixedFor::Qnn, None) => self.options.recipe.name.clone(),
+            (FixedFor::Coreml, None) => Precision::Fp16.as_str().to_owned(),
+            (FixedFor::Nnapi, None) => Precision::Fp32.as_str().to_owned(),
+        }
     }
 }
 

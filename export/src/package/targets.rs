@@ -11,8 +11,9 @@ use crate::check::{Checked, check, rules};
 use crate::problems::Problems;
 use crate::proto::{Data, decode, encode};
 
-use super::part::Part;
-use super::{Caches, DialectName, ExportError, Options, OptionsError, Output};
+use super::integers::Integers;
+use super::part::{Numbers, Part};
+use super::{Caches, DialectName, ExportError, Options, OptionsError, Output, QnnPrecision};
 
 /// Tokens of a run of the graphs for chunks, if nothing else is asked for.
 pub const CHUNK: usize = 128;
@@ -33,6 +34,8 @@ pub struct Targets {
     /// Rows of keys and values that static graphs are given, which bound the number of tokens; `None` takes [`STATIC_CONTEXT`], or
     /// the model's context if that is shorter.
     pub static_context: Option<usize>,
+    /// The numbers that graphs for Qualcomm's NPUs compute with.
+    pub qnn: QnnPrecision,
     /// Whether graphs are written that the provider does not take as a whole.
     pub force: bool,
 }
@@ -40,7 +43,8 @@ pub struct Targets {
 impl Default for Targets {
     fn default() -> Self {
         let providers = BTreeSet::from([Target::Cpu, Target::Qnn]);
-        Self { providers, asked: false, chunk: None, static_context: None, force: false }
+        let qnn = QnnPrecision::default();
+        Self { providers, asked: false, chunk: None, static_context: None, qnn, force: false }
     }
 }
 
@@ -69,6 +73,9 @@ impl Targets {
             if size == Some(0) {
                 return Err(OptionsError::NoSize { flag });
             }
+        }
+        if self.qnn != QnnPrecision::Fp16 && !self.providers.contains(&Target::Qnn) {
+            return Err(OptionsError::IdleQnnPrecision { precision: self.qnn });
         }
         // Only static targets have rules that can be broken.
         if self.force && !self.has_static() {
@@ -131,13 +138,19 @@ pub(super) fn build<'f>(
     config: &Config,
     output: &Output,
     general: &Part<'_>,
+    integers: Option<&'f Integers>,
 ) -> Result<(Vec<TargetParts<'f>>, Vec<String>), ExportError> {
     let targets = &options.targets;
     let (mut built, mut notes) = (Vec::new(), Vec::new());
+    let [chunk, past] = targets.sizes(config)?;
     if options.purpose == Purpose::Calibrate {
+        // Integers are for graphs that are written beside those with operators of the runtime's own.
+        if options.refusal().is_none() {
+            let observed = Part::observed(config, &Fixed::integers(chunk, past, true, None), output, general)?;
+            built.push(TargetParts { target: Target::Qnn, parts: vec![observed] });
+        }
         return Ok((built, notes));
     }
-    let [chunk, past] = targets.sizes(config)?;
     for target in targets.others() {
         let left_out = |reason: &str| format!("there will be no graphs for {target}: {reason}");
         if let Some(reason) = options.refusal() {
@@ -147,9 +160,9 @@ pub(super) fn build<'f>(
         let parts = match target {
             Target::Cpu => continue,
             Target::Cuda => Part::cuda(options, config, output, general).map(|part| vec![part]),
-            Target::Coreml => pair(options, FixedFor::Coreml, [chunk, past], config, output, general),
-            Target::Nnapi => pair(options, FixedFor::Nnapi, [chunk, past], config, output, general),
-            Target::Qnn => pair(options, FixedFor::Qnn, [chunk, past], config, output, general),
+            Target::Coreml => pair(options, FixedFor::Coreml, [chunk, past], config, output, general, None),
+            Target::Nnapi => pair(options, FixedFor::Nnapi, [chunk, past], config, output, general, None),
+            Target::Qnn => pair(options, FixedFor::Qnn, [chunk, past], config, output, general, integers),
         };
         let mut checked = Vec::new();
         for part in parts.iter().flatten() {
@@ -215,9 +228,14 @@ fn pair<'f>(
     config: &Config,
     output: &Output,
     general: &Part<'_>,
+    integers: Option<&'f Integers>,
 ) -> Result<Vec<Part<'f>>, ExportError> {
-    let fixed = |tokens, logits| Fixed::new(provider, tokens, past, logits);
-    let token = Part::token(options, config, &fixed(1, true), provider, output, general)?;
-    let chunk = Part::chunk(options, config, &fixed(chunk, false), provider, output, &token)?;
+    let fixed = |tokens, logits| match integers {
+        Some(integers) => Fixed::integers(tokens, past, logits, Some(integers.hidden())),
+        None => Fixed::new(provider, tokens, past, logits),
+    };
+    let numbers = Numbers { options, provider, integers };
+    let token = Part::token(numbers, config, &fixed(1, true), output, general)?;
+    let chunk = Part::chunk(numbers, config, &fixed(chunk, false), output, &token)?;
     Ok(vec![token, chunk])
 }

@@ -6,9 +6,11 @@
 mod block;
 mod channels;
 mod rounding;
+mod rows;
 mod search;
 
 pub use channels::round_by_channel;
+pub use rows::{encode, quantize_rows};
 
 use lfm2_graphs::ir::Blocks;
 

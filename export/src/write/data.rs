@@ -95,10 +95,12 @@ fn steps<'c>(layout: &Layout, content: &'c Content) -> Vec<Step<'c>> {
     let mut steps = Vec::new();
     for (Span { offset, .. }, initializer) in layout.written(content) {
         let is_kept = match &initializer.source {
-            Source::Scales { weight } | Source::ZeroPoints { weight } => packed.contains(weight.name.as_str()),
+            Source::Scales { weight } | Source::ZeroPoints { weight } | Source::RowScales { weight } => {
+                packed.contains(weight.name.as_str())
+            }
             _ => false,
         };
-        if let Source::Packed { weight } = &initializer.source {
+        if let Source::Packed { weight } | Source::Rows { weight } = &initializer.source {
             packed.insert(weight.name.as_str());
         }
         if is_kept {

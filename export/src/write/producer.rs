@@ -8,7 +8,7 @@ use lfm2_graphs::ir::{Blocks, DType, Format, Initializer, Source, Weight};
 use super::WriteError;
 use super::bytes::{append_floats, append_integers};
 use crate::checkpoint::Checkpoint;
-use crate::quantize::{Quantized, quantize, round_by_channel};
+use crate::quantize::{Quantized, encode, quantize, quantize_rows, round_by_channel};
 use crate::recipe::Recipe;
 
 /// Numbers that are converted at a time: 1 MiB of float32, which caches hold.
@@ -85,6 +85,19 @@ impl<'c> Producer<'c> {
             Source::ZeroPoints { weight } => bytes = self.quantized(weight, part)?.zero_points,
             Source::Channels { weight } => bytes = transposed(&self.channels(weight)?.0, weight.columns()),
             Source::ChannelScales { weight } => append_floats(&self.channels(weight)?.1, dtype, &mut bytes),
+            Source::Rows { weight } => {
+                let scales;
+                (bytes, scales) = self.by_rows(weight, part)?;
+                rest = Some(Rest { scales, zero_points: Vec::new() });
+            }
+            Source::RowScales { weight } => append_floats(&self.by_rows(weight, part)?.1, dtype, &mut bytes),
+            Source::Encoded(numbers) => {
+                let (integers, _) = encode(&self.numbers(numbers, initializer)?);
+                bytes.extend(integers.iter().flat_map(|integer| integer.to_le_bytes()));
+            }
+            Source::EncodedScale(numbers) => {
+                append_floats(&[encode(&self.numbers(numbers, initializer)?).1], dtype, &mut bytes);
+            }
             Source::Rope { part: half, theta, head_dim } => {
                 append_floats(&rope_rows(*half, *theta, *head_dim, part.start, part.count), dtype, &mut bytes);
             }
@@ -123,6 +136,23 @@ impl<'c> Producer<'c> {
         Ok((numbers, scales))
     }
 
+    /// The numbers, packed, and the scales of rows that have one each.
+    fn by_rows(&self, weight: &Weight, part: Part) -> Result<(Vec<u8>, Vec<f32>), WriteError> {
+        let Format::Rows { bits } = weight.format else { return Ok((Vec::new(), Vec::new())) };
+        let values = self.rows(weight, part, DType::Float32)?;
+        let importance = self.importance.get(&weight.name).map(Vec::as_slice);
+        Ok(quantize_rows(bits, weight.columns(), importance, &values))
+    }
+
+    /// All numbers of a small constant.
+    fn numbers(&self, source: &Source, initializer: &Initializer) -> Result<Vec<f32>, WriteError> {
+        let dtype = DType::Float32;
+        let whole = Initializer { dtype, shape: initializer.shape.clone(), source: source.clone() };
+        let bytes = self.whole(&whole)?;
+        let (numbers, _) = bytes.as_chunks::<4>();
+        Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+
     fn quantized(&self, weight: &Weight, part: Part) -> Result<Quantized, WriteError> {
         let mut out = Quantized::default();
         let Some(blocks) = blocks_of(weight) else { return Ok(out) };
@@ -144,12 +174,16 @@ pub(super) fn parts(initializer: &Initializer) -> Vec<Part> {
         Source::Dense { weight }
         | Source::Packed { weight }
         | Source::Scales { weight }
+        | Source::Rows { weight }
+        | Source::RowScales { weight }
         | Source::ZeroPoints { weight } => (weight.rows(), PART_VALUES / weight.columns().max(1)),
         Source::Transposed { weight } => (weight.columns(), STRIPE_VALUES / weight.rows().max(1)),
         Source::Rope { head_dim, .. } => {
             (initializer.shape.first().copied().unwrap_or(0), PART_VALUES / (head_dim / 2).max(1))
         }
         Source::Channels { .. } | Source::ChannelScales { .. } | Source::Column { .. } => (1, 1),
+        // Of one scale, which needs all numbers.
+        Source::Encoded(_) | Source::EncodedScale(_) => (1, 1),
         Source::Ints(_) | Source::Float(_) | Source::Floats(_) => (1, 1),
     };
     let step = most.max(1);
@@ -178,7 +212,7 @@ fn transposed<T: Copy + Default>(values: &[T], columns: usize) -> Vec<T> {
 fn blocks_of(weight: &Weight) -> Option<Blocks> {
     match weight.format {
         Format::Blocks(blocks) => Some(blocks),
-        Format::Dense(_) | Format::Channels => None,
+        Format::Dense(_) | Format::Channels | Format::Rows { .. } => None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ContractError;
 
 /// Version of this structure. Other versions are refused.
-pub const CALIBRATION_VERSION: u32 = 2;
+pub const CALIBRATION_VERSION: u32 = 3;
 
 /// Statistics of a checkpoint's activations over a text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Calibration {
     /// values it is the largest of the text. Of keys it is the largest length of the pair of channels that the rotary embedding
     /// turns together, because positions beyond the text turn it further.
     pub states: BTreeMap<String, Vec<f32>>,
+    /// By name of a value of the static graphs whose activations are integers: the least and the largest number of the text. Empty if
+    /// they were not asked for.
+    pub ranges: BTreeMap<String, [f32; 2]>,
 }
 
 impl Calibration {
@@ -53,6 +56,7 @@ mod tests {
             tokens: 7,
             weights: entries("w"),
             states: entries("present"),
+            ranges: BTreeMap::from([("x".to_owned(), [-0.1, 1e-30])]),
         };
         assert_eq!(Calibration::from_json(&calibration.to_json().unwrap()).unwrap(), calibration);
     }

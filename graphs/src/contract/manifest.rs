@@ -23,7 +23,7 @@ pub fn prefill_name(graph: &str) -> String {
 /// for: the one for prompts, and those of other targets.
 pub fn companion_names(graph: &str) -> Vec<(Purpose, String)> {
     let of = |target: Target| {
-        let purposes = [Purpose::General, Purpose::Chunk, Purpose::Token].into_iter();
+        let purposes = [Purpose::General, Purpose::Chunk, Purpose::Token, Purpose::Calibrate].into_iter();
         purposes.filter_map(move |purpose| Some((purpose, target.graph_name(graph, purpose)?)))
     };
     let targets = Target::ALL.into_iter().filter(|target| *target != Target::Cpu).flat_map(of);

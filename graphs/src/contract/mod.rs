@@ -114,7 +114,8 @@ impl Contract {
     pub fn output_ports(&self) -> Vec<&Port> {
         let states = self.states.iter().flat_map(|state| [Some(&state.present), state.columns.as_ref()]).flatten();
         let statistics = self.outputs.statistics.iter().map(|statistic| &statistic.port);
-        self.outputs.logits.iter().chain(states).chain(statistics).collect()
+        let ranges = self.outputs.ranges.iter().map(|ranges| &ranges.port);
+        self.outputs.logits.iter().chain(states).chain(statistics).chain(ranges).collect()
     }
 
     /// The output with the logits.
@@ -239,6 +240,9 @@ pub struct Outputs {
     pub logits: Option<Port>,
     /// What graphs for calibration tell about the inputs of weights; empty in others.
     pub statistics: Vec<Statistic>,
+    /// What graphs for calibration tell about their values; absent in others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Ranges>,
 }
 
 /// What a graph is for.
@@ -250,7 +254,7 @@ pub enum Purpose {
     General,
     /// Prompts only: the companion of a general graph with the same ports, which computes many tokens faster.
     Prefill,
-    /// Statistics for quantization.
+    /// Statistics for quantization: a general graph, and a static one that tells ranges.
     Calibrate,
     /// A static graph for a part of a prompt: states, no logits.
     Chunk,
@@ -267,8 +271,17 @@ pub struct Statistic {
     pub weights: Vec<String>,
 }
 
-/// One tensor carried from run to run. All states start as zeros.
+/// An output that tells between which bounds values were during a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ranges {
+    /// float32 `[2 * values]`: the least and the largest number of each value.
+    pub port: Port,
+    /// The values, by names that the graph for running has too.
+    pub values: Vec<String>,
+}
+
+/// One tensor carried from run to run. All states start as zeros.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Index of the layer in the whole stack.
     pub layer: usize,
@@ -280,6 +293,9 @@ pub struct State {
     pub past: Port,
     /// The output.
     pub present: Port,
+    /// What the numbers of an int16 state are multiples of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f32>,
     /// The dimension of both that counts tokens.
     pub axis: usize,
     /// Of a convolution in a graph that can be rolled back: every column of B*x of the run,

@@ -49,13 +49,16 @@ impl Target {
     }
 
     /// Name of this target's graph for `purpose` in the package of the general graph `graph`: `x.onnx` itself, `x.cuda.onnx`,
-    /// `x.qnn-chunk.onnx` or `x.qnn-token.onnx`. Static targets have no graph for other purposes.
+    /// `x.qnn-chunk.onnx` or `x.qnn-token.onnx`, and beside a graph for calibration `x.qnn-calibrate.onnx`. Static targets have no graph
+    /// for other purposes.
     pub fn graph_name(self, graph: &str, purpose: Purpose) -> Option<String> {
         let ending = match (self, purpose) {
             (Self::Cpu, Purpose::General) => return Some(graph.to_owned()),
             (Self::Cuda, Purpose::General) => "cuda".to_owned(),
             (_, Purpose::Chunk) if self.is_static() => format!("{self}-chunk"),
             (_, Purpose::Token) if self.is_static() => format!("{self}-token"),
+            // Only there are activations integers, whose ranges must be known.
+            (Self::Qnn, Purpose::Calibrate) => format!("{self}-calibrate"),
             _ => return None,
         };
         Some(format!("{}.{ending}.onnx", graph.strip_suffix(".onnx").unwrap_or(graph)))

@@ -44,7 +44,7 @@ impl Dialect for Contrib {
     fn embed<'g>(&self, at: Scope<'g>, table: &Weight, given: Value<'g>) -> Value<'g> {
         match table.format {
             // No kernel looks rows up in a table quantized by channel; `verify` says so.
-            Format::Dense(_) | Format::Channels => lower::embed::gather(at, table, given),
+            Format::Dense(_) | Format::Channels | Format::Rows { .. } => lower::embed::gather(at, table, given),
             Format::Blocks(blocks) => lower::embed::gather_quantized(at, table, blocks, given),
         }
     }
@@ -59,7 +59,8 @@ impl Dialect for Contrib {
 
     fn linear<'g>(&self, at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
         match weight.format {
-            Format::Dense(_) => lower::linear::dense(at, x, weight, bias),
+            // Rows with a scale each are what `verify` reports.
+            Format::Dense(_) | Format::Rows { .. } => lower::linear::dense(at, x, weight, bias),
             Format::Blocks(blocks) => lower::linear::nbits(at, x, weight, blocks, bias),
             Format::Channels => lower::linear_channels::channels(at, x, weight, bias),
         }

@@ -10,6 +10,8 @@ use crate::lower;
 pub struct Fixed {
     provider: FixedFor,
     window: Window,
+    /// Whether the graph is to be one of integers, or one that tells their ranges.
+    integers: bool,
 }
 
 /// The providers that take such graphs, and what they disagree about.
@@ -38,8 +40,15 @@ impl Fixed {
     /// Graphs that take `tokens` tokens behind `past` rows, with logits or without.
     pub fn new(provider: FixedFor, tokens: usize, past: usize, logits: bool) -> Self {
         let rank = if provider == FixedFor::Nnapi { 2 } else { 3 };
-        // Within the range of float16, which most of these providers compute in, with room for a score.
-        Self { provider, window: Window { tokens, past, logits, rank, hidden: -30_000.0 } }
+        Self { provider, window: Window { tokens, past, logits, rank, hidden: HIDDEN }, integers: false }
+    }
+
+    /// Graphs for Qualcomm's NPUs whose activations are integers ([`Graph::with_ranges`](crate::ir::Graph::with_ranges)), and that which
+    /// observes them. Matrices have a scale for each row; `hidden` is what [`hidden`](lower::attention::hidden) says, and nothing for the
+    /// graph that observes.
+    pub fn integers(tokens: usize, past: usize, logits: bool, hidden: Option<f64>) -> Self {
+        let window = Window { tokens, past, logits, rank: 2, hidden: hidden.unwrap_or(HIDDEN) };
+        Self { provider: FixedFor::Qnn, window, integers: true }
     }
 
     /// The provider's norm, which all of a graph's norms are.
@@ -50,6 +59,9 @@ impl Fixed {
         }
     }
 }
+
+/// Within the range of float16, which most of these providers compute in, with room for a score.
+const HIDDEN: f64 = -30_000.0;
 
 impl Dialect for Fixed {
     fn name(&self) -> &'static str {
@@ -94,11 +106,12 @@ impl Dialect for Fixed {
 
     fn linear<'g>(&self, at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
         match weight.format {
+            _ if self.integers => lower::linear::by_rows(at, x, weight, bias),
             Format::Blocks(blocks) if self.provider == FixedFor::Qnn => {
                 lower::linear::nbits(at, x, weight, blocks, bias)
             }
             // Weights in blocks that the provider does not take are what `verify` reports.
-            Format::Dense(_) | Format::Blocks(_) | Format::Channels => {
+            Format::Dense(_) | Format::Blocks(_) | Format::Channels | Format::Rows { .. } => {
                 lower::linear::fixed(at, x, weight, bias, self.window)
             }
         }

@@ -88,9 +88,12 @@ pub fn onnx_type(dtype: DType) -> i64 {
         DType::Float32 => 1,
         DType::Uint8 => 2,
         DType::Int8 => 3,
+        DType::Uint16 => 4,
+        DType::Int16 => 5,
         DType::Int32 => 6,
         DType::Int64 => 7,
         DType::Bool => 9,
         DType::Float16 => 10,
+        DType::Int4 => 22,
     }
 }

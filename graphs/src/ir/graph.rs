@@ -4,10 +4,11 @@
 //! `c * conv(b * x)`. Building cannot fail: weights are declared, not read, and structure is checked by
 //! [`verify`](super::verify::verify) afterwards.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Ref, RefCell, RefMut};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::activations::{Activations, Observation, Stored};
 use super::initializer::{Initializer, Source};
 use super::types::{DType, Shape};
 use super::weight::{Format, Role, Weight};
@@ -26,6 +27,8 @@ pub struct Graph<'f> {
     formats: Box<Formats<'f>>,
     caches: Box<Caches<'f>>,
     activations: DType,
+    /// What happens to activations between operators.
+    pub(super) treatment: Activations<'f>,
     content: RefCell<Content>,
     path: RefCell<Vec<String>>,
 }
@@ -49,6 +52,12 @@ pub struct Content {
     derived: HashMap<(ValueId, &'static str), Vec<ValueId>>,
     /// The scales of quantized inputs.
     scales: HashMap<ValueId, ValueId>,
+    /// Values that are stored as integers.
+    pub(super) stored: HashMap<ValueId, Stored>,
+    /// Values whose ranges are noted down.
+    pub(super) observed: Vec<Observation>,
+    /// Values whose ranges should be known and are not.
+    pub(super) unknown: Vec<String>,
     /// How often each node name was asked for.
     uses: HashMap<String, usize>,
 }
@@ -88,8 +97,9 @@ pub enum Attribute {
 impl<'f> Graph<'f> {
     /// An empty graph whose activations have the given type and whose weights get the formats that `formats` chooses.
     pub fn new(activations: DType, formats: impl Fn(&str, Role, &[usize]) -> Format + 'f) -> Self {
-        let caches = Box::new(|_: &str| None);
-        Graph { formats: Box::new(formats), caches, activations, content: RefCell::default(), path: RefCell::default() }
+        let (formats, caches) = (Box::new(formats), Box::new(|_: &str| None));
+        let (content, path) = (RefCell::default(), RefCell::default());
+        Graph { formats, caches, activations, treatment: Activations::Plain, content, path }
     }
 
     /// Chooses how caches are stored.
@@ -134,13 +144,22 @@ impl<'f> Graph<'f> {
         content.initializers.retain(|(id, _)| needed.contains(id));
     }
 
+    pub(super) fn content_mut(&self) -> RefMut<'_, Content> {
+        self.content.borrow_mut()
+    }
+
+    /// The handle on a value.
+    pub(super) fn value(&self, id: ValueId) -> Value<'_> {
+        Value { graph: self, id }
+    }
+
     fn path(&self, separator: &str) -> String {
         self.path.borrow().join(separator)
     }
 
     /// Appends a node. Outputs that are not wanted get an index, so that the caller's array stays whole, but no producer:
     /// using one is what `verify` reports.
-    fn emit<const N: usize>(
+    pub(super) fn emit<const N: usize>(
         &self,
         op: &'static Op,
         inputs: Vec<Option<ValueId>>,
@@ -149,6 +168,28 @@ impl<'f> Graph<'f> {
     ) -> [ValueId; N] {
         let path = self.path("/");
         let base = if path.is_empty() { op.name.to_owned() } else { format!("{path}/{}", op.name) };
+        self.append(base, op, inputs, wanted, attributes)
+    }
+
+    /// Appends a node that is named after a value, and not after where it is emitted.
+    pub(super) fn emit_as<const N: usize>(
+        &self,
+        name: String,
+        op: &'static Op,
+        inputs: &[Option<ValueId>],
+        attributes: &[(&'static str, Attribute)],
+    ) -> [ValueId; N] {
+        self.append(name, op, inputs.to_vec(), [true; N], attributes)
+    }
+
+    fn append<const N: usize>(
+        &self,
+        base: String,
+        op: &'static Op,
+        inputs: Vec<Option<ValueId>>,
+        wanted: [bool; N],
+        attributes: &[(&'static str, Attribute)],
+    ) -> [ValueId; N] {
         let mut content = self.content.borrow_mut();
         let name = content.unique(base);
         let ids = std::array::from_fn(|i| content.value(if N == 1 { name.clone() } else { format!("{name}.{i}") }));
@@ -168,6 +209,16 @@ impl Content {
     /// Name of a value.
     pub fn name(&self, id: ValueId) -> &str {
         &self.values[id.0]
+    }
+
+    /// What [`Scope::once`] or [`Scope::initializer`] calls by this name.
+    pub(super) fn known(&self, name: &str) -> Option<ValueId> {
+        self.shared.get(name).copied()
+    }
+
+    /// Lets a value be found by a name.
+    pub(super) fn share(&mut self, name: String, id: ValueId) {
+        self.shared.insert(name, id);
     }
 
     fn value(&mut self, name: String) -> ValueId {
@@ -288,10 +339,13 @@ impl<'g> Scope<'g> {
     }
 
     /// Makes `value` an output of the graph; the value takes the port's name.
+    ///
+    /// A port of int16 returns the integers that the value is stored as.
     pub fn output(self, value: Value<'g>, port: Port) {
+        let id = if port.dtype == DType::Int16 { value.integers().unwrap_or(value.id) } else { value.id };
         let mut content = self.graph.content.borrow_mut();
-        content.values[value.id.0].clone_from(&port.name);
-        content.outputs.push((value.id, port));
+        content.values[id.0].clone_from(&port.name);
+        content.outputs.push((id, port));
     }
 
     /// The initializer `name`, added when it is first asked for.
@@ -314,9 +368,9 @@ impl<'g> Scope<'g> {
         let dtype = match weight.format {
             Format::Dense(dtype) => dtype,
             // Only tables and matrices are ever given blocks; for the rest the activations' type is the format.
-            Format::Blocks(_) | Format::Channels => self.graph.activations,
+            Format::Blocks(_) | Format::Channels | Format::Rows { .. } => self.graph.activations,
         };
-        self.initializer(&weight.name, dtype, &weight.shape, Source::Dense { weight: weight.clone() })
+        self.constant(&weight.name, dtype, &weight.shape, Source::Dense { weight: weight.clone() })
     }
 
     /// A constant list of integers, int64 `[values.len()]`.
@@ -343,14 +397,14 @@ impl<'g> Scope<'g> {
 
     /// A constant number of the given float type as a list of one, for runtimes whose operators take no scalars.
     pub fn single(self, value: f64, dtype: DType) -> Value<'g> {
-        self.initializer(&format!("{dtype}s[{value:e}]"), dtype, &[1], Source::Float(value))
+        self.constant(&format!("{dtype}s[{value:e}]"), dtype, &[1], Source::Float(value))
     }
 
     /// One column of a dense weight seen as a matrix, `[rows]`.
     pub fn column(self, weight: &Weight, column: usize) -> Value<'g> {
         let name = format!("{}.column{column}", weight.name);
         let source = Source::Column { weight: weight.clone(), column };
-        self.initializer(&name, self.graph.activations, &[weight.rows()], source)
+        self.constant(&name, self.graph.activations, &[weight.rows()], source)
     }
 
     /// Emits an operator with one output.
@@ -378,8 +432,9 @@ impl<'g> Scope<'g> {
         wanted: [bool; N],
         attributes: &[(&'static str, Attribute)],
     ) -> [Value<'g>; N] {
-        let inputs = inputs.iter().map(|input| input.map(|value| value.id)).collect();
-        self.graph.emit(op, inputs, wanted, attributes).map(|id| Value { graph: self.graph, id })
+        let inputs: Vec<_> = inputs.iter().map(|input| input.map(|value| value.id)).collect();
+        let emitted = self.graph.emit(op, inputs.clone(), wanted, attributes);
+        self.settle(op, &inputs, emitted, None)
     }
 }
 

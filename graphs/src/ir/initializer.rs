@@ -17,7 +17,7 @@ pub struct Initializer {
 impl Initializer {
     /// Number of bytes.
     pub fn bytes(&self) -> u64 {
-        self.shape.iter().map(|&n| n as u64).product::<u64>() * self.dtype.size() as u64
+        self.dtype.bytes(self.shape.iter().map(|&n| n as u64).product())
     }
 }
 
@@ -67,6 +67,20 @@ pub enum Source {
         /// The weight.
         weight: Weight,
     },
+    /// The numbers of a weight `[rows, columns]` of [`Format::Rows`](super::Format::Rows), in this order.
+    Rows {
+        /// The weight.
+        weight: Weight,
+    },
+    /// The scales of a weight of [`Format::Rows`](super::Format::Rows), `[rows]`.
+    RowScales {
+        /// The weight.
+        weight: Weight,
+    },
+    /// Numbers as multiples of one scale: symmetric int16, whose largest magnitude is [`ENCODED_LARGEST`].
+    Encoded(Box<Source>),
+    /// The scale of [`Source::Encoded`], one number.
+    EncodedScale(Box<Source>),
     /// Cosines or sines of rotary position embedding, `[positions, head_dim / 2]`.
     Rope {
         /// Which of the two.
@@ -95,11 +109,17 @@ impl Source {
             | Source::Scales { weight }
             | Source::ZeroPoints { weight }
             | Source::Channels { weight }
-            | Source::ChannelScales { weight } => Some(weight),
+            | Source::ChannelScales { weight }
+            | Source::Rows { weight }
+            | Source::RowScales { weight } => Some(weight),
+            Source::Encoded(numbers) | Source::EncodedScale(numbers) => numbers.weight(),
             Source::Rope { .. } | Source::Ints(_) | Source::Float(_) | Source::Floats(_) => None,
         }
     }
 }
+
+/// The number that the largest magnitude of symmetric int16 becomes.
+pub const ENCODED_LARGEST: i16 = i16::MAX;
 
 /// Half of a rotary table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

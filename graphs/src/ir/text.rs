@@ -14,20 +14,7 @@ pub fn dump(content: &Content) -> String {
     }
     for (id, initializer) in &content.initializers {
         let shape = initializer.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let source = match &initializer.source {
-            Source::Dense { weight } => format!("dense {}", weight.name),
-            Source::Transposed { weight } => format!("transposed {}", weight.name),
-            Source::Column { weight, column } => format!("column {column} of {}", weight.name),
-            Source::Packed { weight } => format!("packed {} {:?}", weight.name, weight.format),
-            Source::Scales { weight } => format!("scales {}", weight.name),
-            Source::Channels { weight } => format!("channels {}", weight.name),
-            Source::ChannelScales { weight } => format!("scales of channels {}", weight.name),
-            Source::ZeroPoints { weight } => format!("zero points {}", weight.name),
-            Source::Rope { part, theta, head_dim } => format!("rope {part:?} theta {theta} head_dim {head_dim}"),
-            Source::Ints(values) => format!("{values:?}"),
-            Source::Float(value) => format!("{value:e}"),
-            Source::Floats(values) => format!("{} numbers", values.len()),
-        };
+        let source = origin(&initializer.source);
         line(&mut lines, format_args!("const  {} {}[{shape}] = {source}", content.name(*id), initializer.dtype));
     }
     for node in &content.nodes {
@@ -54,6 +41,27 @@ pub fn dump(content: &Content) -> String {
         line(&mut lines, format_args!("output {}", describe(port)));
     }
     lines
+}
+
+fn origin(source: &Source) -> String {
+    match source {
+        Source::Dense { weight } => format!("dense {}", weight.name),
+        Source::Transposed { weight } => format!("transposed {}", weight.name),
+        Source::Column { weight, column } => format!("column {column} of {}", weight.name),
+        Source::Packed { weight } => format!("packed {} {:?}", weight.name, weight.format),
+        Source::Scales { weight } => format!("scales {}", weight.name),
+        Source::Channels { weight } => format!("channels {}", weight.name),
+        Source::ChannelScales { weight } => format!("scales of channels {}", weight.name),
+        Source::Rows { weight } => format!("rows {}", weight.name),
+        Source::RowScales { weight } => format!("scales of rows {}", weight.name),
+        Source::Encoded(numbers) => format!("encoded {}", origin(numbers)),
+        Source::EncodedScale(numbers) => format!("scale of encoded {}", origin(numbers)),
+        Source::ZeroPoints { weight } => format!("zero points {}", weight.name),
+        Source::Rope { part, theta, head_dim } => format!("rope {part:?} theta {theta} head_dim {head_dim}"),
+        Source::Ints(values) => format!("{values:?}"),
+        Source::Float(value) => format!("{value:e}"),
+        Source::Floats(values) => format!("{} numbers", values.len()),
+    }
 }
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {

@@ -16,23 +16,40 @@ pub enum DType {
     Int64,
     /// 32-bit signed integer.
     Int32,
-    /// 8-bit signed integer: rows of quantized caches.
+    /// 16-bit signed integer: states and constants of graphs whose activations are integers.
+    Int16,
+    /// 16-bit unsigned integer: activations as integers.
+    Uint16,
+    /// 8-bit signed integer: rows of quantized caches, and weights with a scale for each row.
     Int8,
     /// 8-bit unsigned integer; also the container of packed 4-bit weights.
     Uint8,
+    /// 4-bit signed integer, two to a byte: weights with a scale for each row.
+    Int4,
     /// One byte holding 0 or 1.
     Bool,
 }
 
 impl DType {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
+    /// Bits of one element.
+    pub fn bits(self) -> usize {
         match self {
-            DType::Float32 | DType::Int32 => 4,
-            DType::Float16 => 2,
-            DType::Int64 => 8,
-            DType::Int8 | DType::Uint8 | DType::Bool => 1,
+            DType::Int64 => 64,
+            DType::Float32 | DType::Int32 => 32,
+            DType::Float16 | DType::Int16 | DType::Uint16 => 16,
+            DType::Int8 | DType::Uint8 | DType::Bool => 8,
+            DType::Int4 => 4,
         }
+    }
+
+    /// Bytes that `elements` elements take, one behind the other.
+    pub fn bytes(self, elements: u64) -> u64 {
+        (elements * self.bits() as u64).div_ceil(8)
+    }
+
+    /// Bytes of one element; one that shares its byte with another takes it for itself here.
+    pub fn size(self) -> usize {
+        self.bits().div_ceil(8)
     }
 
     /// The name used in contracts, dumps and messages.
@@ -42,8 +59,11 @@ impl DType {
             DType::Float16 => "float16",
             DType::Int64 => "int64",
             DType::Int32 => "int32",
+            DType::Int16 => "int16",
+            DType::Uint16 => "uint16",
             DType::Int8 => "int8",
             DType::Uint8 => "uint8",
+            DType::Int4 => "int4",
             DType::Bool => "bool",
         }
     }

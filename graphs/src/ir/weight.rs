@@ -62,6 +62,12 @@ pub enum Format {
     /// Symmetric 8-bit numbers with one float32 scale for each row `[outputs]`, stored as `[columns, rows]`. A value is
     /// `(q - 128) * scale`, with `q` unsigned from 1 to 255.
     Channels,
+    /// Symmetric signed numbers of so many bits, 8 or 4, with one float32 scale for each row `[outputs]`, in the checkpoint's order. A value
+    /// is `q * scale`, with `q` from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`.
+    Rows {
+        /// 8 or 4.
+        bits: usize,
+    },
 }
 
 /// Block quantization of a matrix `[rows, columns]`, blocks lying along the columns.

@@ -7,7 +7,7 @@ use super::{Block, Config, Mixer, ports};
 use crate::contract::{self, Contract, IdInputs, Inputs, Location, Port, Purpose, Table, TableFormat};
 use crate::dialect::{AddNorm, Dialect, Tokens, Window};
 use crate::ir::verify::{VerifyError, verify};
-use crate::ir::{Content, DType, Format, Graph, Role, Scope, Source, Value, Weight};
+use crate::ir::{Content, DType, Encoding, Format, Graph, Role, Scope, Source, Value, Weight};
 use crate::ops;
 
 /// Builds the graph of a model into `graph` and returns the contract that describes it.
@@ -30,7 +30,7 @@ pub fn build(
         None => Inputs::Ids(ports::ids()),
         Some(window) => Inputs::Rows(ports::rows(config, graph.activations(), window)),
     };
-    let outputs = ports::outputs(config, window);
+    let mut outputs = ports::outputs(config, window);
     let block = Block { config, dialect, tokens: tokens(root, &inputs) };
 
     let (logits, states, table) = decoder(&block, extras, root, &inputs);
@@ -38,6 +38,7 @@ pub fn build(
         root.output(logits, port.clone());
     }
     for Carried { present, state, .. } in &states {
+        root.observe(&state.past.name, *present);
         root.output(*present, state.present.clone());
     }
     // Behind the states, so that these are where they are in graphs without columns.
@@ -45,6 +46,16 @@ pub fn build(
         if let (Some(value), Some(port)) = (columns, &state.columns) {
             root.output(*value, port.clone());
         }
+    }
+    if let Some((value, values)) = root.observations() {
+        let shape = vec![(2 * values.len()).into()];
+        let port = contract::Port { name: "ranges".to_owned(), dtype: DType::Float32, shape };
+        root.output(value, port.clone());
+        outputs.ranges = Some(contract::Ranges { port, values });
+    }
+    let names = graph.unknown_ranges();
+    if !names.is_empty() {
+        return Err(BuildError::Ranges { names });
     }
     if window.is_some() {
         // A graph without logits has no use for what follows the last state.
@@ -56,6 +67,7 @@ pub fn build(
         family: "lfm2".to_owned(),
         dialect: dialect.name().to_owned(),
         purpose: match window {
+            _ if outputs.ranges.is_some() => Purpose::Calibrate,
             None => Purpose::General,
             Some(Window { logits: true, .. }) => Purpose::Token,
             Some(_) => Purpose::Chunk,
@@ -93,9 +105,26 @@ pub enum BuildError {
         /// What its kernels do not take, and what to do.
         reason: String,
     },
+    /// Values that are to be integers, without a range.
+    #[error(
+        "the calibration has no ranges of these values: {}; make it again with `lfm2-export --for calibrate` and `lfm2-host calibrate`",
+        listed(names)
+    )]
+    Ranges {
+        /// The values.
+        names: Vec<String>,
+    },
     /// The dialect cannot express the weights' formats, or a lowering is wrong.
     #[error(transparent)]
     Graph(#[from] VerifyError),
+}
+
+/// The first of many names.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let rest = names.len().saturating_sub(SHOWN);
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if rest == 0 { shown } else { format!("{shown} and {rest} more") }
 }
 
 /// What a graph returns beside logits and states.
@@ -115,17 +144,21 @@ struct Carried<'g> {
 
 /// Declares the inputs that the layers need.
 fn tokens<'g>(root: Scope<'g>, inputs: &Inputs) -> Tokens<'g> {
-    let input = |port: &Port| root.input(port.clone());
     match inputs {
-        Inputs::Ids(ids) => Tokens { given: input(&ids.input_ids), mask: input(&ids.attention_mask), rotary: None },
+        Inputs::Ids(ids) => {
+            let [given, mask] = [&ids.input_ids, &ids.attention_mask].map(|port| root.input(port.clone()));
+            Tokens { given, mask, rotary: None }
+        }
         Inputs::Rows(rows) => {
-            let given = input(&rows.embeddings);
+            let input = |port: &Port, range| root.activation_input(port.clone(), range);
+            let given = input(&rows.embeddings, None);
             match &rows.attention {
                 // Without attention layers nothing asks for a mask.
                 None => Tokens { given, mask: given, rotary: None },
                 Some(attention) => {
-                    let rotary = [&attention.cosines, &attention.sines].map(input);
-                    Tokens { given, mask: input(&attention.bias), rotary: Some(rotary) }
+                    let rotary = [&attention.cosines, &attention.sines].map(|port| input(port, Some([-1.0, 1.0])));
+                    let mask = input(&attention.bias, Some([attention.hidden as f32, 0.0]));
+                    Tokens { given, mask, rotary: Some(rotary) }
                 }
             }
         }
@@ -192,8 +225,17 @@ fn decoder<'g>(
     (logits, states, table)
 }
 
-/// Declares the input of a state. A cache that is to be quantized becomes one of int8, with its scales.
+/// Declares the input of a state. A cache that is to be quantized becomes one of int8, with its scales; where activations are integers,
+/// so is every state.
 fn past<'g>(config: &Config, root: Scope<'g>, state: &mut contract::State) -> Value<'g> {
+    if root.graph().is_encoded() {
+        let Some(range) = root.graph().range_of(&state.past.name) else { return root.input(state.past.clone()) };
+        let encoding = Encoding::symmetric(range);
+        state.past.dtype = encoding.dtype;
+        state.present.dtype = encoding.dtype;
+        state.scale = Some(encoding.scale);
+        return root.integer_input(state.past.clone(), encoding);
+    }
     match root.graph().cache_scales(&state.present.name).filter(|_| state.kind.grows()) {
         None => root.input(state.past.clone()),
         Some(scales) => {
@@ -250,7 +292,7 @@ fn describe(table: &Weight, packed: bool) -> Table {
     let (format, values, scales, zero_points) = match table.format {
         Format::Dense(dtype) => (TableFormat::Dense { dtype }, table.name.clone(), None, None),
         // Refused before this is asked for: no lowering looks up rows in such a table.
-        Format::Channels => (TableFormat::Dense { dtype: DType::Float32 }, table.name.clone(), None, None),
+        Format::Channels | Format::Rows { .. } => (TableFormat::Dense { dtype: DType::Float32 }, table.name.clone(), None, None),
         Format::Blocks(blocks) => (
             TableFormat::Blocks { bits: blocks.bits, block_size: blocks.block_size, scales: blocks.scales },
             format!("{}.{}", table.name, if packed { "packed" } else { "rows" }),

@@ -11,6 +11,7 @@ pub use attention::attention;
 pub use config::{Config, ConfigError, Mixer};
 pub use decoder::{BuildError, Extras, build};
 pub use feed_forward::feed_forward;
+pub use ports::EMBEDDINGS;
 pub use short_conv::short_conv;
 
 use crate::dialect::{Dialect, Tokens};

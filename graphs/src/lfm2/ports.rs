@@ -16,6 +16,9 @@ pub(super) fn ids() -> IdInputs {
     }
 }
 
+/// Name of the input that takes rows of the table.
+pub const EMBEDDINGS: &str = "inputs_embeds";
+
 /// The inputs of graphs that take rows of the table, other than states.
 pub(super) fn rows(config: &Config, dtype: DType, window: Window) -> RowInputs {
     let Window { tokens, past, hidden, .. } = window;
@@ -30,7 +33,7 @@ pub(super) fn rows(config: &Config, dtype: DType, window: Window) -> RowInputs {
         tokens,
         past,
         embeddings: port(
-            "inputs_embeds",
+            EMBEDDINGS,
             dtype,
             window.matrix(tokens, config.hidden_size).into_iter().map(Dim::Fixed).collect(),
         ),
@@ -47,7 +50,7 @@ pub(super) fn outputs(config: &Config, window: Option<Window>) -> Outputs {
             window.logits.then(|| window.matrix(window.tokens, config.vocab_size).into_iter().map(Dim::Fixed).collect())
         }
     };
-    Outputs { logits: shape.map(|shape| port("logits", DType::Float32, shape)), statistics: vec![] }
+    Outputs { logits: shape.map(|shape| port("logits", DType::Float32, shape)), statistics: vec![], ranges: None }
 }
 
 /// The states of layer `layer` in a static graph: what the host keeps of the past, and what a run adds to it.
@@ -59,6 +62,7 @@ pub(super) fn fixed_states(config: &Config, layer: usize, mixer: Mixer, dtype: D
         update: Update::ByHost,
         past: port(taken, dtype, taken_shape),
         present: port(given, dtype, given_shape),
+        scale: None,
         axis,
         columns: None,
     };
@@ -99,6 +103,7 @@ pub(super) fn states(
                 update: Update::InPlace,
                 past: port(format!("past_conv.{layer}"), dtype, shape.clone()),
                 present: port(format!("present_conv.{layer}"), dtype, shape),
+                scale: None,
                 axis: 2,
                 columns: extras.rollback.then(|| port(format!("conv_columns.{layer}"), dtype, columns)),
             }]
@@ -110,6 +115,7 @@ pub(super) fn states(
                 update,
                 past: cache(config, format!("past_key_values.{layer}.{name}"), dtype, "past_sequence_length"),
                 present: cache(config, format!("present.{layer}.{name}"), dtype, "total_sequence_length"),
+                scale: None,
                 axis: 2,
                 columns: None,
             })

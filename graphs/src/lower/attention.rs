@@ -1,11 +1,11 @@
 //! Grouped-query attention with per-head norms, rotary embedding and a cache.
 
 use super::norm;
-use super::tokens::{attention_bias, hidden, last_index, rope_rows, rope_table, total_scalar, visible_grouped};
+use super::tokens::{self, attention_bias, last_index, rope_rows, rope_table, total_scalar, visible_grouped};
 use crate::contract::Padding;
 use crate::dialect::{Attended, Attention, Window};
 use crate::ir::algebra::concat;
-use crate::ir::{Attribute, RopePart, Scope, Value, Weight};
+use crate::ir::{Attribute, Encoding, Range, RopePart, Scope, Value, Weight};
 use crate::ops;
 
 /// Elementary operators. With G queries sharing a key head, per batch row and key head:
@@ -28,7 +28,7 @@ pub fn decomposed<'g>(at: Scope<'g>, op: Attention<'g, '_>) -> Attended<'g> {
     let query = (query * scale).reshape(&[0, kv_heads, group, -1, head_dim]);
     let keys = present_key.transpose(&[0, 1, 3, 2]).unsqueeze(&[2]);
     let scores = at.op(&ops::MATMUL, &[query, keys], &[]);
-    let hidden = at.float(hidden(at.activations()), at.activations());
+    let hidden = at.float(tokens::hidden(at.activations()), at.activations());
     let scores = at.op(&ops::WHERE, &[visible_grouped(at, op.tokens), scores, hidden], &[]);
     let weights = at.op(&ops::SOFTMAX, &[scores], &[("axis", Attribute::Int(-1))]);
     let context = at.op(&ops::MATMUL, &[weights, present_value.unsqueeze(&[2])], &[]);
@@ -53,17 +53,53 @@ pub fn fixed<'g>(at: Scope<'g>, op: Attention<'g, '_>, window: Window, norm: nor
     };
     let query = rotate(at, by_head(normed(op.query, heads, op.query_norm), heads), &op);
     let key = rotate(at, by_head(normed(op.key, kv_heads, op.key_norm), kv_heads), &op).transpose(&[0, 2, 1]);
-    let value = by_head(op.value, kv_heads);
+    let key = kept(key, op.past_key, [kv_heads, head_dim, tokens]);
+    let value = kept(by_head(op.value, kv_heads), op.past_value, [kv_heads, tokens, head_dim]);
     let (keys, values) = (concat(&[op.past_key, key], 2), concat(&[op.past_value, value], 1));
 
     let scale = at.single((head_dim as f64).powf(-0.5), at.activations());
     let query = (query * scale).reshape(&[kv_heads, shared, head_dim]);
-    let scores = at.op(&ops::MATMUL, &[query, keys], &[]).reshape(&[heads, tokens, total]) + op.tokens.mask;
+    let scores = at.within(SCORES, |at| at.op(&ops::MATMUL, &[query, keys], &[]));
+    let scores = masked(at, scores.reshape(&[heads, tokens, total]), op.tokens.mask);
     let weights = at.op(&ops::SOFTMAX, &[scores], &[("axis", Attribute::Int(-1))]);
     let context = at.op(&ops::MATMUL, &[weights.reshape(&[kv_heads, shared, total]), values], &[]);
     let context = context.reshape(&[heads, tokens, head_dim]).transpose(&[1, 0, 2]);
     let context = context.reshape(&window.matrix(tokens, heads * head_dim));
     Attended { context, present_key: key, present_value: value }
+}
+
+/// The scope of the products of queries and keys in static graphs.
+const SCORES: &str = "scores";
+
+/// How much lower than every score that can be the score of a hidden key is: its weight is less than e^-20 of any other's, which is
+/// nothing in 16 bits.
+const HIDDEN_BELOW: f32 = 20.0;
+
+/// What hides a position in graphs of integers, from the ranges of their values by name: no more than that is needed, because the range
+/// of the sum has to hold it.
+pub fn hidden<'n>(ranges: impl Iterator<Item = (&'n str, Range)>) -> f64 {
+    let scores = ranges.filter(|(name, _)| name.split('/').any(|part| part == SCORES));
+    let spread = scores.fold(0.0_f32, |spread, (_, [least, largest])| spread.max(largest.max(0.0) - least.min(0.0)));
+    f64::from(-(spread + HIDDEN_BELOW).ceil())
+}
+
+/// The scores with those of hidden keys far below. As integers, all of these are the lowest one, so that the others keep their resolution.
+fn masked<'g>(at: Scope<'g>, scores: Value<'g>, mask: Value<'g>) -> Value<'g> {
+    let encoding = scores.encoding().map(|encoding| {
+        let [least, largest] = encoding.range();
+        Encoding::over([least - HIDDEN_BELOW, largest])
+    });
+    at.op_stored(&ops::ADD, &[scores, mask], &[], encoding)
+}
+
+/// New keys or values as the state keeps them. Integers get another shape and their own again: the runtime would otherwise move the
+/// reordering in front behind the change of their encoding, where NPUs do not take it.
+fn kept<'g>(x: Value<'g>, past: Value<'g>, shape: [i64; 3]) -> Value<'g> {
+    if past.encoding().is_none() {
+        return x;
+    }
+    let [heads, rows, columns] = shape;
+    x.reshape(&[heads * rows, columns]).reshape(&shape).stored_as(past)
 }
 
 /// Rotates the first and second half of each head against each other: (a cos - b sin, b cos + a sin).

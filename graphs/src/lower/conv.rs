@@ -38,7 +38,8 @@ pub fn stateful<'g>(at: Scope<'g>, op: CausalConv<'g, '_>, padding: Padding) -> 
 /// columns of the run are all that is returned.
 pub fn taps<'g>(at: Scope<'g>, op: CausalConv<'g, '_>, window: Window) -> Convolved<'g> {
     let axis = window.axis() as i64;
-    let columns = concat(&[op.past, op.x], axis);
+    let x = op.x.stored_as(op.past);
+    let columns = concat(&[op.past, x], axis);
     let tap = |tap: usize| {
         let [start, end] = [tap, tap + window.tokens].map(|bound| at.ints(&[bound as i64]));
         columns.slice(start, end, axis) * at.column(op.kernel, tap)
@@ -48,5 +49,5 @@ pub fn taps<'g>(at: Scope<'g>, op: CausalConv<'g, '_>, window: Window) -> Convol
         Some(bias) => y + at.dense(bias),
         None => y,
     };
-    Convolved { y, present: op.x, columns: op.x }
+    Convolved { y, present: x, columns: x }
 }

@@ -35,13 +35,27 @@ pub fn fixed<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Wei
     add_bias(at, product, bias)
 }
 
+/// A product of the matrix `x` with one whose rows have a scale each. Where the numbers are those of the checkpoint, they are stored as
+/// the general graph has them, so that the two share them.
+pub fn by_rows<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight, bias: Option<&Weight>) -> Value<'g> {
+    let (matrix, is_row_order) = match (weight.format, weight.role) {
+        (Format::Rows { bits }, _) => (at.rows(weight, bits), 1),
+        (_, Role::Matrix) => (transposed(at, weight), 0),
+        (_, Role::Table | Role::Head | Role::Kernel | Role::Vector) => (at.dense(weight), 1),
+    };
+    let product = at.op(&ops::GEMM, &[x, matrix], &[("transB", Attribute::Int(is_row_order))]);
+    add_bias(at, product, bias)
+}
+
 /// A product with a matrix that is stored transposed.
 fn matmul<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight) -> Value<'g> {
-    let [rows, columns] = [weight.rows(), weight.columns()];
+    at.op(&ops::MATMUL, &[x, widened(at, transposed(at, weight), weight)], &[])
+}
+
+fn transposed<'g>(at: Scope<'g>, weight: &Weight) -> Value<'g> {
     let name = format!("{}.transposed", weight.name);
     let source = Source::Transposed { weight: weight.clone() };
-    let matrix = at.initializer(&name, stored_type(at, weight), &[columns, rows], source);
-    at.op(&ops::MATMUL, &[x, widened(at, matrix, weight)], &[])
+    at.initializer(&name, stored_type(at, weight), &[weight.columns(), weight.rows()], source)
 }
 
 /// A product of two matrices, the second in row order.
@@ -53,7 +67,7 @@ fn gemm<'g>(at: Scope<'g>, x: Value<'g>, weight: &Weight) -> Value<'g> {
 fn stored_type(at: Scope<'_>, weight: &Weight) -> DType {
     match weight.format {
         Format::Dense(dtype) => dtype,
-        Format::Blocks(_) | Format::Channels => at.activations(),
+        Format::Blocks(_) | Format::Channels | Format::Rows { .. } => at.activations(),
     }
 }
 

@@ -10,17 +10,21 @@ use lfm2_graphs::contract::Purpose;
 use super::error::Exit;
 use super::load;
 use super::text::{PlaceArgs, TextArgs, bar, shown};
+use super::settings::LoadSettings;
 use super::{CliError, Problems, interrupt};
 use crate::calibrate::{CalibrationError, calibrate};
 use crate::cancel::Cancel;
-use crate::decoder::DecoderError;
+use crate::decoder::{DecoderError, RangeObserver};
+use crate::package::Package;
+use crate::session::Session;
 use crate::text::Tokenizer;
 
 const EXAMPLES: &str = "\
 Examples:
   lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
   lfm2-host calibrate --model calibrate.onnx --text dialogues.jsonl --out calibration.json
-  lfm2-export ./my-fine-tune --precision q4 --calibration calibration.json --out q4.onnx";
+  lfm2-export ./my-fine-tune --precision q4 --calibration calibration.json --out q4.onnx
+  lfm2-export ./my-fine-tune --qnn-precision w8a16 --calibration calibration.json --out npu.onnx";
 
 /// Runs a text through a graph of `lfm2-export --for calibrate`, and writes what quantization should spare.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,8 +64,11 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     let decoder = load::decoder(&model, &package, &cancel)?.decoder.into_dynamic();
     let mut decoder = decoder.ok_or_else(|| CliError::failed("calibration runs on the processor: leave --ep out"))?;
 
-    let bar = bar(read.windows.iter().map(|window| window.tokens.len()).sum(), quiet)?;
-    let found = calibrate(&mut decoder, &read.windows, fingerprint, &cancel, &mut |done| bar.set_position(done as u64));
+    let mut observer = observer(&model, &package)?;
+
+    let tokens: usize = read.windows.iter().map(|window| window.tokens.len()).sum();
+    let bar = bar(if observer.is_some() { 2 * tokens } else { tokens }, quiet)?;
+    let found = calibrate(&mut decoder, observer.as_mut(), &read.windows, fingerprint, &cancel, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     let calibration = match found {
         Err(CalibrationError::Decoder(DecoderError::Cancelled)) => return Ok(Exit::Interrupted),
@@ -73,6 +80,27 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     let mut output = super::output::output();
     writeln!(output, "{}", args.out.display()).and_then(|()| output.flush()).map_err(CliError::output)?;
     Ok(Exit::Done)
+}
+
+/// The graph that tells ranges, loaded onto the processor.
+fn observer(settings: &LoadSettings, package: &Package) -> Result<Option<RangeObserver>, CliError> {
+    let Some(graph) = package.ranges().map_err(CliError::failed)? else {
+        tracing::warn!(
+            "there is no graph beside {} that tells between which bounds activations lie, so that `lfm2-export --qnn-precision` will not take the result",
+            shown(package.graph())
+        );
+        return Ok(None);
+    };
+    if settings.verify {
+        graph.verify().map_err(CliError::failed)?;
+    }
+    let runtime = settings.provider.runtime()?;
+    settings.provider.first_that_works(|provider| {
+        let options = settings.provider.session(provider, &settings.session);
+        let session = Session::new(runtime, &graph, provider, &options).map_err(CliError::failed)?;
+        let folder = graph.graph().parent().unwrap_or(graph.folder());
+        RangeObserver::new(session, folder).map(Some).map_err(CliError::failed)
+    })
 }
 
 /// What export would not accept.

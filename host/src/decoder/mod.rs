@@ -19,7 +19,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 pub use self::any::AnyDecoder;
 pub use self::companion::{Companion, LOADED_FROM, USED_FROM};
 pub use self::embedding::EmbeddingError;
-pub use self::fixed::FixedDecoder;
+pub use self::fixed::{FixedDecoder, RangeObserver};
 pub use self::open::{OpenError, Opening, graphs};
 pub use self::ort::OrtDecoder;
 pub use self::settings::DecoderSettings;

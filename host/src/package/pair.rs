@@ -48,6 +48,22 @@ impl Package {
         Ok(pair)
     }
 
+    /// The static graph that tells ranges of values, beside a graph for calibration; none where no graphs of integers can be made.
+    ///
+    /// # Errors
+    /// If it is not complete or not of this package.
+    pub fn ranges(&self) -> Result<Option<Self>, PackageError> {
+        let target = Target::Qnn;
+        match self.beside(target, Purpose::Calibrate) {
+            Err(PackageError::NoTarget { .. }) => Ok(None),
+            Err(error) => Err(error),
+            Ok(found) => {
+                self.refuse_strangers(target, general_problems(&self.contract, &found.contract))?;
+                Ok(Some(found))
+            }
+        }
+    }
+
     /// The graph for `purpose` on `target` in the package of this one.
     fn beside(&self, target: Target, purpose: Purpose) -> Result<Self, PackageError> {
         let missing = || PackageError::NoTarget { graph: self.graph.clone(), target, out: self.exported_to() };

@@ -190,7 +190,10 @@ fn element_type(dtype: DType) -> TensorElementType {
         DType::Float16 => TensorElementType::Float16,
         DType::Int64 => TensorElementType::Int64,
         DType::Int32 => TensorElementType::Int32,
+        DType::Int16 => TensorElementType::Int16,
+        DType::Uint16 => TensorElementType::Uint16,
         DType::Int8 => TensorElementType::Int8,
+        DType::Int4 => TensorElementType::Int4,
         DType::Uint8 => TensorElementType::Uint8,
         DType::Bool => TensorElementType::Bool,
     }

@@ -89,7 +89,7 @@ fn numbers_by_row_are_stored_by_column() {
 fn file(checkpoint: &Checkpoint, recipe: &Recipe, order: &[&str], threads: usize) -> Vec<u8> {
     let blocks = match recipe.format("w.weight", Role::Matrix) {
         Format::Blocks(blocks) => blocks,
-        Format::Dense(_) | Format::Channels => panic!("not quantized"),
+        Format::Dense(_) | Format::Channels | Format::Rows { .. } => panic!("not quantized"),
     };
     let graph = Graph::new(DType::Float32, |name, role, _| recipe.format(name, role));
     let shape = checkpoint.get("w.weight").unwrap().shape.clone();

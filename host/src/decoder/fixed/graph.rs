@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use lfm2_graphs::contract::{AttentionInputs, Contract, RowInputs};
+use lfm2_graphs::contract::{AttentionInputs, Contract, Port, RowInputs};
 use lfm2_graphs::format::{RopePart, rope_rows};
 use ort::memory::Allocator;
 use ort::session::{IoBinding, RunOptions};
@@ -27,6 +27,8 @@ pub(super) struct FixedGraph {
     returned: Vec<DynTensor>,
     /// Scores of the next token; graphs for chunks have none.
     logits: Option<Tensor<f32>>,
+    /// What a graph for calibration tells of its values.
+    ranges: Option<Tensor<f32>>,
 }
 
 /// What the attention layers are told about the tokens of a run.
@@ -80,16 +82,15 @@ impl FixedGraph {
             binding.bind_output(&*state.present.name, &mut tensor)?;
             returned.push(tensor);
         }
-        let logits = match &contract.outputs.logits {
-            Some(port) => {
-                let shape: Vec<usize> = port.shape.iter().filter_map(|dim| dim.fixed()).collect();
-                let mut tensor = Tensor::<f32>::new(&Allocator::default(), shape)?;
-                binding.bind_output(&*port.name, &mut tensor)?;
-                Some(tensor)
-            }
-            None => None,
+        let mut floats = |port: &Port| -> Result<Tensor<f32>, StateError> {
+            let shape: Vec<usize> = port.shape.iter().filter_map(|dim| dim.fixed()).collect();
+            let mut tensor = Tensor::<f32>::new(&Allocator::default(), shape)?;
+            binding.bind_output(&*port.name, &mut tensor)?;
+            Ok(tensor)
         };
-        Ok(Self { binding, tokens, hidden_size, embeddings: rows, attention, returned, logits, session })
+        let logits = contract.outputs.logits.as_ref().map(&mut floats).transpose()?;
+        let ranges = contract.outputs.ranges.as_ref().map(|ranges| floats(&ranges.port)).transpose()?;
+        Ok(Self { binding, tokens, hidden_size, embeddings: rows, attention, returned, logits, ranges, session })
     }
 
     /// Description of the graph.
@@ -139,6 +140,11 @@ impl FixedGraph {
     /// What the last run adds to each state.
     pub(super) fn returned(&self) -> &[DynTensor] {
         &self.returned
+    }
+
+    /// The least and the largest number of each value during the last run; empty if the graph does not tell them.
+    pub(super) fn ranges(&self) -> &[f32] {
+        self.ranges.as_ref().map_or(&[], |ranges| ranges.extract_tensor().1)
     }
 
     /// Scores of the token after the last run, `[vocab_size]`; empty if the graph has none.

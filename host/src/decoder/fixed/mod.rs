@@ -2,7 +2,10 @@
 
 mod graph;
 mod numbers;
+mod ranges;
 mod state;
+
+pub use ranges::RangeObserver;
 
 use std::error::Error;
 use std::path::Path;

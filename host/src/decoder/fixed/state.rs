@@ -5,7 +5,7 @@ use lfm2_graphs::contract::{self, StateKind, Update};
 use ort::session::IoBinding;
 use ort::value::{DynTensor, PrimitiveTensorElementType};
 
-use super::numbers;
+use super::numbers::{self, Kind};
 use crate::state::{StateError, StateValues};
 
 /// The states of one sequence, in tensors that both graphs of a pair take as they are.
@@ -59,9 +59,10 @@ impl FixedState {
     /// Adds the first `tokens` tokens of what a run returned, one tensor for each state.
     pub(super) fn advance(&mut self, returned: &[DynTensor], tokens: usize) -> Result<(), StateError> {
         for (tensor, returned) in self.tensors.iter_mut().zip(returned) {
-            match numbers::half_of(&tensor.past) {
-                true => tensor.take::<f16>(returned, self.len, tokens)?,
-                false => tensor.take::<f32>(returned, self.len, tokens)?,
+            match numbers::kind(&tensor.past) {
+                Kind::Float16 => tensor.take::<f16>(returned, self.len, tokens)?,
+                Kind::Float32 => tensor.take::<f32>(returned, self.len, tokens)?,
+                Kind::Int16 => tensor.take::<i16>(returned, self.len, tokens)?,
             }
         }
         self.len += tokens;
@@ -109,7 +110,8 @@ impl FixedState {
 impl Kept {
     fn new(spec: &contract::State) -> Result<Self, StateError> {
         let (past, shape) = numbers::zeros(&spec.past)?;
-        if spec.axis >= shape.len() || spec.update != Update::ByHost {
+        let has_scale = numbers::kind(&past) == Kind::Int16;
+        if spec.axis >= shape.len() || spec.update != Update::ByHost || has_scale != spec.scale.is_some() {
             return Err(StateError::Shape { name: spec.past.name.clone() });
         }
         let (outer, inner) = (shape[..spec.axis].iter().product(), shape[spec.axis + 1..].iter().product());
@@ -151,13 +153,7 @@ impl Kept {
         let used = |values: &[f32]| -> Vec<f32> {
             values.chunks_exact(self.rows * self.inner).flat_map(|part| &part[..rows * self.inner]).copied().collect()
         };
-        let values = match numbers::half_of(&self.past) {
-            true => {
-                let wide: Vec<f32> = self.past.try_extract_tensor::<f16>()?.1.iter().map(|it| it.to_f32()).collect();
-                used(&wide)
-            }
-            false => used(self.past.try_extract_tensor()?.1),
-        };
+        let values = used(&numbers::widened(&self.past, self.spec.scale.unwrap_or(1.0))?);
         let mut shape: Vec<usize> = self.past.shape().iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
         shape[self.spec.axis] = rows;
         Ok((self.spec.present.name.clone(), shape, values))
@@ -174,13 +170,16 @@ mod tests {
     fn spec(kind: StateKind, axis: usize, shape: [usize; 3], dtype: DType) -> contract::State {
         let port = |name: &str| Port { name: name.to_owned(), dtype, shape: shape.map(Into::into).to_vec() };
         let (past, present) = (port("past"), port("new"));
-        contract::State { layer: 0, kind, update: Update::ByHost, past, present, axis, columns: None }
+        let scale = (dtype == DType::Int16).then_some(0.5);
+        contract::State { layer: 0, kind, update: Update::ByHost, past, present, scale, axis, columns: None }
     }
 
     fn returned(dtype: DType, shape: [usize; 3], values: &[f32]) -> DynTensor {
         let port = Port { name: "new".to_owned(), dtype, shape: shape.map(Into::into).to_vec() };
         let mut tensor = numbers::zeros(&port).unwrap().0;
-        numbers::write(&mut tensor, 0, values).unwrap();
+        if !values.is_empty() {
+            numbers::write(&mut tensor, 0, values).unwrap();
+        }
         tensor
     }
 
@@ -229,6 +228,18 @@ mod tests {
         }
         state.reset().unwrap();
         assert_eq!((columns(&state), state.len(), state.rewind().unwrap()), (vec![0.0; 4], 0, false));
+    }
+
+    #[test]
+    fn integers_are_kept_as_they_are_and_told_as_numbers() {
+        Runtime::load(None).unwrap();
+        let mut state = FixedState::new(&[spec(StateKind::Value, 1, [1, 4, 2], DType::Int16)]).unwrap();
+        let mut run = returned(DType::Int16, [1, 3, 2], &[]);
+        numbers::values::<i16>(&mut run).unwrap().copy_from_slice(&[1, -2, 3, i16::MAX, 9, 9]);
+        state.advance(&[run], 2).unwrap();
+        assert_eq!(state.values().unwrap()[0].2, [0.5, -1.0, 1.5, 16_383.5]);
+        let unscaled = contract::State { scale: None, ..spec(StateKind::Value, 1, [1, 4, 2], DType::Int16) };
+        assert!(FixedState::new(&[unscaled]).is_err());
     }
 
     #[test]
