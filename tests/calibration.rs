@@ -60,7 +60,7 @@ impl Expected {
 fn take(exported: &Exported, documents: &[Window]) -> Calibration {
     let mut done = 0;
     let mut progress = |now| done = now;
-    let found = calibrate(&mut exported.decoder(), documents, "ab", &Cancel::new(), &mut progress).unwrap();
+    let found = calibrate(&mut exported.decoder(), None, documents, "ab", &Cancel::new(), &mut progress).unwrap();
     assert_eq!(done as u64, found.tokens);
     found
 }

@@ -66,6 +66,9 @@ impl Weights {
             Source::ZeroPoints { weight } => self.quantized(weight).zero_points,
             Source::Channels { weight } => transposed(&self.by_channel(weight).0, weight),
             Source::ChannelScales { weight } => floats(&self.by_channel(weight).1, dtype),
+            Source::Rows { .. } | Source::RowScales { .. } | Source::Encoded(_) | Source::EncodedScale(_) => {
+                panic!("graphs of integers are tested with weights that are exported")
+            }
             Source::Rope { part, theta, head_dim } => {
                 floats(&rope_rows(*part, *theta, *head_dim, 0, initializer.shape[0]), dtype)
             }
@@ -98,6 +101,7 @@ impl Weights {
                 let value = |(i, &number): (usize, &u8)| (f32::from(number) - 128.0) * scales[i / weight.columns()];
                 numbers.iter().enumerate().map(value).collect()
             }
+            Format::Rows { .. } => panic!("no graph of integers has random weights"),
             Format::Dense(dtype) => random(self.seed, weight).into_iter().map(|value| rounded(value, dtype)).collect(),
         }
     }

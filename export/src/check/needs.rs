@@ -49,6 +49,7 @@ impl<'m> Facts<'m> {
                 (!self.is_constant(input)).then(|| format!("input {i}, {input}, is not a constant"))
             }
             Need::Without(i) => given(node, i).map(|input| format!("input {i}, {input}, is given")),
+            Need::Given(i) => given(node, i).is_none().then(|| format!("input {i} is left out")),
             Need::Type(types) => {
                 let dtype = &self.known.get(given(node, 0)?)?.dtype;
                 (!types.contains(&dtype.as_str())).then(|| format!("the input is {dtype}"))

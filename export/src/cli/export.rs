@@ -82,8 +82,13 @@ fn purpose(arguments: &ExportArguments) -> Result<(Purpose, Targets), UsageError
         let targets = if asked.is_empty() { Targets::default() } else { Targets::asked(asked) };
         return Ok((Purpose::General, sizes(targets)));
     }
+    if qnn_precision.is_some() {
+        let problem = "--qnn-precision is for the export that reads the calibration; leave it out here";
+        return Err(UsageError(problem.to_owned()));
+    }
     if asked.is_empty() {
-        return Ok((Purpose::Calibrate, sizes(Targets::cpu())));
+        // With the graph that tells the ranges of what NPUs compute with.
+        return Ok((Purpose::Calibrate, sizes(Targets::default())));
     }
     let problem = "--for calibrate stands alone: its graph is not for running the model; export the others without it";
     Err(UsageError(problem.to_owned()))

@@ -145,7 +145,7 @@ pub(super) fn build<'f>(
     let [chunk, past] = targets.sizes(config)?;
     if options.purpose == Purpose::Calibrate {
         // Integers are for graphs that are written beside those with operators of the runtime's own.
-        if options.refusal().is_none() {
+        if targets.providers.contains(&Target::Qnn) && options.refusal().is_none() {
             let observed = Part::observed(config, &Fixed::integers(chunk, past, true, None), output, general)?;
             built.push(TargetParts { target: Target::Qnn, parts: vec![observed] });
         }

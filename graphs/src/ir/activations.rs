@@ -151,7 +151,10 @@ impl<'g> Scope<'g> {
         let numbers = self.initializer(&format!("{name}.{dtype}"), dtype, &weight.shape, numbers);
         let scales = Source::RowScales { weight: weight.clone() };
         let scales = self.initializer(&format!("{name}.row_scales"), DType::Float32, &[weight.rows()], scales);
-        self.dequantized(name, &[numbers, scales], &[("axis", Attribute::Int(0))])
+        // Without them, Qualcomm's compiler takes weights of 4 bits for others.
+        let zeros = Source::Ints(vec![0; weight.rows()]);
+        let zeros = self.initializer(&format!("{dtype}[0;{}]", weight.rows()), dtype, &[weight.rows()], zeros);
+        self.dequantized(name, &[numbers, scales, zeros], &[("axis", Attribute::Int(0))])
     }
 
     /// What operators see of what another one returned.
@@ -173,9 +176,10 @@ impl<'g> Scope<'g> {
                 graph.value(id)
             }),
             Activations::Encoded(_) => outputs.map(|id| {
+                let name = graph.content().name(id).to_owned();
                 let known = encoding.or_else(|| self.follows(op, inputs));
-                let ranged = || Some(Encoding::over(graph.range_of(&graph.content().name(id).to_owned())?));
-                known.or_else(ranged).map_or_else(|| graph.value(id), |encoding| self.stored(id, encoding))
+                let known = known.or_else(|| graph.range_of(&name).map(Encoding::over));
+                known.map_or_else(|| graph.value(id), |encoding| self.stored(id, encoding))
             }),
         }
     }

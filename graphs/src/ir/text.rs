@@ -58,6 +58,9 @@ fn origin(source: &Source) -> String {
         Source::EncodedScale(numbers) => format!("scale of encoded {}", origin(numbers)),
         Source::ZeroPoints { weight } => format!("zero points {}", weight.name),
         Source::Rope { part, theta, head_dim } => format!("rope {part:?} theta {theta} head_dim {head_dim}"),
+        Source::Ints(values) if values.len() > 8 && values.iter().all(|value| *value == 0) => {
+            format!("{} zeros", values.len())
+        }
         Source::Ints(values) => format!("{values:?}"),
         Source::Float(value) => format!("{value:e}"),
         Source::Floats(values) => format!("{} numbers", values.len()),

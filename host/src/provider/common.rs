@@ -104,9 +104,10 @@ pub(super) fn settled(
 
 /// Sets up what every session needs.
 fn session(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+    let level = if options.optimized { GraphOptimizationLevel::All } else { GraphOptimizationLevel::Disable };
     let builder = builder
         .with_intra_threads(options.threads.unwrap_or_else(platform::default_threads))?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_optimization_level(level)?
         // One plan is kept for every combination of input shapes, and each decode step is a new one.
         .with_memory_pattern(false)?
         // Threads wait actively between the hundreds of small operations of a step; without it each waking costs more

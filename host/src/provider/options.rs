@@ -11,6 +11,9 @@ pub struct SessionOptions {
     pub spinning: bool,
     /// How weights are packed for the kernels while a session is created.
     pub prepack: Prepack,
+    /// Whether ONNX Runtime writes the graph in a form that is faster on the provider. Graphs of integers then compute something else on
+    /// the processor than they say, so that it is no reference for them.
+    pub optimized: bool,
     /// Options of the provider (`--ep-option`), which come before its defaults. Those that it does not know are refused.
     pub provider: Vec<(String, String)>,
     /// The library of a provider that comes in one of its own (`--ep-lib`); without it, the usual places are searched.
@@ -43,7 +46,8 @@ pub enum Prepack {
 impl SessionOptions {
     /// The usual settings, with so many threads.
     pub const fn with_threads(threads: Option<usize>) -> Self {
-        Self { threads, spinning: true, prepack: Prepack::Parallel, provider: Vec::new(), plugin: None, fallback: None }
+        let prepack = Prepack::Parallel;
+        Self { threads, spinning: true, prepack, optimized: true, provider: Vec::new(), plugin: None, fallback: None }
     }
 
     /// Settings for long battery life: half of the threads, rounded up, and none of them waits actively.
