@@ -3,6 +3,7 @@
 //! `goldens/<block>.<dialect>.txt` holds one graph for each group of precisions that give the same one. `make bless` writes the
 //! files anew.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -10,11 +11,11 @@ use expect_test::expect_file;
 use lfm2_export::package::gpu_graph;
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::State;
-use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Observed, Tokens, Window};
+use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Fixed, Observed, Tokens, Window};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::verify::verify;
-use lfm2_graphs::ir::{Attribute, DType, Dim, Graph, Role, Scope, Source, Value, text};
-use lfm2_graphs::lfm2::{Block, Config, Extras, attention, build, feed_forward, short_conv};
+use lfm2_graphs::ir::{Attribute, DType, Dim, Format, Graph, Role, Scope, Source, Value, text};
+use lfm2_graphs::lfm2::{Block, Config, EMBEDDINGS, Extras, attention, build, feed_forward, short_conv};
 use lfm2_graphs::ops;
 use lfm2_tests::models;
 
@@ -104,6 +105,38 @@ fn observed() {
     expect_file![golden("model-observed", "contrib")].assert_eq(&text);
 }
 
+/// Activations as integers, and the graph that tells their ranges: the values of both have the same names.
+#[test]
+fn integers() {
+    let write = |name: &str, graph: &Graph<'_>, logits| {
+        let hidden = graph.is_encoded().then_some(-40.0);
+        let dialect = Fixed::integers(if logits { 1 } else { 4 }, 8, logits || hidden.is_none(), hidden);
+        let contract = build(&models::config(), &dialect, Extras::default(), graph).unwrap();
+        expect_file![golden("model", name)].assert_eq(&text::dump(&graph.content()));
+        contract.outputs.ranges.map(|ranges| ranges.values).unwrap_or_default()
+    };
+    let plain = |_: &str, _, _: &[usize]| Format::Dense(DType::Float32);
+    let told: BTreeSet<String> =
+        write("qnn-ranges", &Graph::new(DType::Float32, plain).observing(), false).into_iter().collect();
+    for (name, logits) in [("qnn-w4a16", false), ("qnn-w4a16-token", true)] {
+        let asked = RefCell::new(BTreeSet::new());
+        let formats = |_: &str, role, _: &[usize]| match role {
+            Role::Matrix => Format::Rows { bits: 4 },
+            Role::Table | Role::Head => Format::Rows { bits: 8 },
+            Role::Kernel | Role::Vector => Format::Dense(DType::Float32),
+        };
+        let graph = Graph::new(DType::Float32, formats).with_ranges(|name| {
+            asked.borrow_mut().insert(name.to_owned());
+            Some([-1.0, 3.0])
+        });
+        write(name, &graph, logits);
+        drop(graph);
+        let embeddings = BTreeSet::from([EMBEDDINGS.to_owned()]);
+        let missing: Vec<_> = asked.into_inner().difference(&(&told | &embeddings)).cloned().collect();
+        assert!(missing.is_empty(), "nobody tells the ranges of {missing:?}");
+    }
+}
+
 #[test]
 fn rollback_adds_outputs_and_nothing_else() {
     for dialect in ["contrib", "contrib-left", "portable"] {
@@ -164,6 +197,7 @@ fn attention_on_gpus_is_float16_and_takes_its_norms() {
 fn no_golden_is_left_over() {
     let mut expected = BTreeSet::from([golden("model-observed", "contrib")]);
     expected.extend(TOKEN.map(|dialect| golden("model", dialect)));
+    expected.extend(["qnn-ranges", "qnn-w4a16", "qnn-w4a16-token"].map(|name| golden("model", name)));
     for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
         let cases = CASES.iter().filter(|case| has_golden(case, dialect));
         expected.extend(cases.map(|case| golden(case.name, dialect)));

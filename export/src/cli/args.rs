@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lfm2_graphs::contract::{Padding, Target};
 
-use crate::package::{QnnPrecision, Caches, DialectName, Prefill};
+use crate::package::{Caches, DialectName, Prefill, QnnPrecision};
 use crate::recipe::Precision;
 
 const EXAMPLES: &str = "\

@@ -76,8 +76,7 @@ fn purpose(arguments: &ExportArguments) -> Result<(Purpose, Targets), UsageError
     let ExportArguments { purpose, chunk, static_context, force, qnn_precision, .. } = arguments;
     let qnn = qnn_precision.map(Into::into).unwrap_or_default();
     let asked: BTreeSet<_> = purpose.iter().filter_map(|it| it.target()).collect();
-    let sizes =
-        |targets| Targets { chunk: *chunk, static_context: *static_context, qnn, force: *force, ..targets };
+    let sizes = |targets| Targets { chunk: *chunk, static_context: *static_context, qnn, force: *force, ..targets };
     if !purpose.contains(&PurposeArgument::Calibrate) {
         let targets = if asked.is_empty() { Targets::default() } else { Targets::asked(asked) };
         return Ok((Purpose::General, sizes(targets)));

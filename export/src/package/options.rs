@@ -132,7 +132,9 @@ pub enum OptionsError {
         precision: QnnPrecision,
     },
     /// Numbers of graphs that are not asked for.
-    #[error("--qnn-precision {precision} is for graphs for Qualcomm's NPUs, and none are asked for; leave it out, or use --for qnn")]
+    #[error(
+        "--qnn-precision {precision} is for graphs for Qualcomm's NPUs, and none are asked for; leave it out, or use --for qnn"
+    )]
     IdleQnnPrecision {
         /// The numbers that were asked for.
         precision: QnnPrecision,

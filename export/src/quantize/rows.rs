@@ -99,7 +99,11 @@ mod tests {
 
     fn unpacked(bits: usize, packed: &[u8]) -> Vec<f32> {
         let halves = |byte: &u8| [byte << 4, *byte].map(|half| f32::from((half as i8) >> 4));
-        if bits == 4 { packed.iter().flat_map(halves).collect() } else { packed.iter().map(|it| f32::from(*it as i8)).collect() }
+        if bits == 4 {
+            packed.iter().flat_map(halves).collect()
+        } else {
+            packed.iter().map(|it| f32::from(*it as i8)).collect()
+        }
     }
 
     #[test]

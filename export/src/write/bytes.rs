@@ -25,7 +25,9 @@ pub(super) fn append_integers(values: &[i64], dtype: DType, out: &mut Vec<u8>) {
         DType::Uint8 | DType::Int8 => out.extend(values.iter().map(|&value| value as u8)),
         // The first of two lies in the low half of their byte.
         DType::Int4 => {
-            out.extend(values.chunks(2).map(|pair| (pair[0] as u8 & 0xf) | pair.get(1).map_or(0, |it| (*it as u8) << 4)));
+            out.extend(
+                values.chunks(2).map(|pair| (pair[0] as u8 & 0xf) | pair.get(1).map_or(0, |it| (*it as u8) << 4)),
+            );
         }
         DType::Uint16 | DType::Int16 => out.extend(values.iter().flat_map(|&value| (value as u16).to_le_bytes())),
         _ => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),

@@ -107,8 +107,9 @@ impl<'g> Scope<'g> {
 
     /// Declares an input with integers.
     pub fn integer_input(self, port: Port, encoding: Encoding) -> Value<'g> {
+        let name = port.name.clone();
         let value = self.input(port);
-        self.numbers(value.id(), encoding)
+        self.numbers(&name, value.id(), encoding)
     }
 
     /// Notes down the range of `value` under a name of its own, in a graph that observes.
@@ -212,14 +213,13 @@ impl<'g> Scope<'g> {
         let name = graph.content().name(id).to_owned();
         let inputs = [Some(id), Some(self.scale(&name, encoding)), Some(self.zero_point_of(encoding))];
         let [integers] = graph.emit_as(format!("{name}/QuantizeLinear"), &ops::QUANTIZE_LINEAR, &inputs, &[]);
-        self.numbers(integers, encoding)
+        self.numbers(&name, integers, encoding)
     }
 
-    /// The numbers that integers stand for.
-    fn numbers(self, integers: ValueId, encoding: Encoding) -> Value<'g> {
+    /// The numbers that the integers of the value called `name` stand for.
+    fn numbers(self, name: &str, integers: ValueId, encoding: Encoding) -> Value<'g> {
         let graph = self.graph();
-        let name = graph.content().name(integers).to_owned();
-        let inputs = [Some(integers), Some(self.scale(&name, encoding)), Some(self.zero_point_of(encoding))];
+        let inputs = [Some(integers), Some(self.scale(name, encoding)), Some(self.zero_point_of(encoding))];
         let [id] = graph.emit_as(format!("{name}/DequantizeLinear"), &ops::DEQUANTIZE_LINEAR, &inputs, &[]);
         graph.content_mut().stored.insert(id, Stored { encoding, integers });
         graph.value(id)

@@ -61,11 +61,7 @@ mod tests {
 
     #[test]
     fn ranges_hold_zero_and_reach_both_ends() {
-        for (range, expected) in [
-            ([-1.0, 3.0], [-1.0, 3.0]),
-            ([0.5, 2.0], [0.0, 2.0]),
-            ([-2.0, -1.0], [-2.0, 0.0]),
-        ] {
+        for (range, expected) in [([-1.0, 3.0], [-1.0, 3.0]), ([0.5, 2.0], [0.0, 2.0]), ([-2.0, -1.0], [-2.0, 0.0])] {
             let encoding = Encoding::over(range);
             for (found, expected) in encoding.range().into_iter().zip(expected) {
                 assert!((found - expected).abs() <= encoding.scale, "{range:?} became {:?}", encoding.range());

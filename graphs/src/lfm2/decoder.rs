@@ -292,7 +292,9 @@ fn describe(table: &Weight, packed: bool) -> Table {
     let (format, values, scales, zero_points) = match table.format {
         Format::Dense(dtype) => (TableFormat::Dense { dtype }, table.name.clone(), None, None),
         // Refused before this is asked for: no lowering looks up rows in such a table.
-        Format::Channels | Format::Rows { .. } => (TableFormat::Dense { dtype: DType::Float32 }, table.name.clone(), None, None),
+        Format::Channels | Format::Rows { .. } => {
+            (TableFormat::Dense { dtype: DType::Float32 }, table.name.clone(), None, None)
+        }
         Format::Blocks(blocks) => (
             TableFormat::Blocks { bits: blocks.bits, block_size: blocks.block_size, scales: blocks.scales },
             format!("{}.{}", table.name, if packed { "packed" } else { "rows" }),

@@ -9,8 +9,8 @@ use lfm2_graphs::contract::Purpose;
 
 use super::error::Exit;
 use super::load;
-use super::text::{PlaceArgs, TextArgs, bar, shown};
 use super::settings::LoadSettings;
+use super::text::{PlaceArgs, TextArgs, bar, shown};
 use super::{CliError, Problems, interrupt};
 use crate::calibrate::{CalibrationError, calibrate};
 use crate::cancel::Cancel;
@@ -68,7 +68,9 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
 
     let tokens: usize = read.windows.iter().map(|window| window.tokens.len()).sum();
     let bar = bar(if observer.is_some() { 2 * tokens } else { tokens }, quiet)?;
-    let found = calibrate(&mut decoder, observer.as_mut(), &read.windows, fingerprint, &cancel, &mut |done| bar.set_position(done as u64));
+    let found = calibrate(&mut decoder, observer.as_mut(), &read.windows, fingerprint, &cancel, &mut |done| {
+        bar.set_position(done as u64)
+    });
     bar.finish_and_clear();
     let calibration = match found {
         Err(CalibrationError::Decoder(DecoderError::Cancelled)) => return Ok(Exit::Interrupted),
