@@ -73,9 +73,16 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
 
 /// What `--for` names.
 fn purpose(arguments: &ExportArguments) -> Result<(Purpose, Targets), UsageError> {
-    let ExportArguments { purpose, chunk, static_context, force, .. } = arguments;
+    let ExportArguments { purpose, chunk, static_context, force, cuda_activations, .. } = arguments;
+    let cuda_activations = cuda_activations.map(Into::into);
     let asked: BTreeSet<_> = purpose.iter().filter_map(|it| it.target()).collect();
-    let sizes = |targets| Targets { chunk: *chunk, static_context: *static_context, force: *force, ..targets };
+    let sizes = |targets| Targets {
+        chunk: *chunk,
+        static_context: *static_context,
+        force: *force,
+        cuda_activations,
+        ..targets
+    };
     if !purpose.contains(&PurposeArgument::Calibrate) {
         let targets = if asked.is_empty() { Targets::default() } else { Targets::asked(asked) };
         return Ok((Purpose::General, sizes(targets)));

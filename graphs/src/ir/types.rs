@@ -12,6 +12,8 @@ pub enum DType {
     Float32,
     /// 16-bit IEEE float.
     Float16,
+    /// 16-bit float with the range of float32 and 8 bits of precision.
+    Bfloat16,
     /// 64-bit signed integer.
     Int64,
     /// 32-bit signed integer.
@@ -29,7 +31,7 @@ impl DType {
     pub fn size(self) -> usize {
         match self {
             DType::Float32 | DType::Int32 => 4,
-            DType::Float16 => 2,
+            DType::Float16 | DType::Bfloat16 => 2,
             DType::Int64 => 8,
             DType::Int8 | DType::Uint8 | DType::Bool => 1,
         }
@@ -40,6 +42,7 @@ impl DType {
         match self {
             DType::Float32 => "float32",
             DType::Float16 => "float16",
+            DType::Bfloat16 => "bfloat16",
             DType::Int64 => "int64",
             DType::Int32 => "int32",
             DType::Int8 => "int8",
