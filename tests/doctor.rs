@@ -192,8 +192,14 @@ fn printed_commands_work_as_they_are() {
 fn what_a_printed_command_does_not_keep_is_told() {
     let portable = Exported::new(TINY_CHAT, portable(Precision::Fp16));
     let error = Package::open(&portable.graph).unwrap().pair(Target::Nnapi).unwrap_err().to_string();
-    assert!(
-        error.contains("--precision fp16 --padding left") && error.contains("--dialect portable excludes"),
-        "{error}"
-    );
+    for part in ["--precision fp16 --padding left", "--dialect portable excludes"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let mut mine = contrib(Precision::Q8);
+    mine.recipe.name = "mine".to_owned();
+    let error =
+        Package::open(&Exported::new(TINY_CHAT, mine).graph).unwrap().pair(Target::Qnn).unwrap_err().to_string();
+    for part in ["--for cpu,qnn --recipe FILE", "FILE is the recipe mine"] {
+        assert!(error.contains(part), "{error}");
+    }
 }

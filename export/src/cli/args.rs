@@ -264,8 +264,9 @@ pub(super) enum Int8Argument {
 pub(super) enum CudaArgument {
     /// float16: more exact.
     Fp16,
-    /// bfloat16: nothing overflows, weights of checkpoints in bfloat16 are kept as they are, and everything between is rounded to 8 bits.
-    /// Needs ONNX Runtime 1.31 and a GPU of compute capability 8.0 (Ampere). Never executed: its kernels were only looked up.
+    /// bfloat16: nothing overflows, plain weights of checkpoints in bfloat16 are kept as they are, and everything else is rounded to 8 bits,
+    /// scales of packed weights and rotary tables too. Needs ONNX Runtime 1.31 and a GPU of compute capability 8.0 (Ampere). Never executed:
+    /// its kernels were only looked up.
     Bf16,
 }
 

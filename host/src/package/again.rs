@@ -56,15 +56,21 @@ impl Package {
         words.join(" ")
     }
 
-    /// What of this package the command of [`Package::export_again`] does not write again; empty if nothing.
-    pub(super) fn not_again(&self) -> &'static str {
-        if has_states_of(&self.contract, DType::Int8) {
-            return "; the general graph then keeps keys and values in the type of its activations, because --kv int8 excludes graphs for others";
-        }
-        if self.contract.dialect == "portable" {
-            return "; the general graph then has ONNX Runtime's own operators, because --dialect portable excludes graphs for others";
-        }
-        ""
+    /// What there is to say about the command of [`Package::export_again`], behind semicolons; empty if nothing.
+    pub(super) fn notes_on_again(&self) -> String {
+        let contract = &self.contract;
+        let notes = [
+            (!select::is_preset(&contract.precision)).then(|| format!("FILE is the recipe {}", contract.precision)),
+            has_states_of(contract, DType::Int8).then(|| {
+                "keys and values of the general graph are then kept as they are, because --kv int8 excludes graphs for others"
+                    .to_owned()
+            }),
+            (contract.dialect == "portable").then(|| {
+                "the general graph then has ONNX Runtime's own operators, because --dialect portable excludes graphs for others"
+                    .to_owned()
+            }),
+        ];
+        notes.into_iter().flatten().map(|note| format!("; {note}")).collect()
     }
 
     /// Tokens that the model takes, by its config.

@@ -252,7 +252,7 @@ pub enum PackageError {
         companion: PathBuf,
     },
     /// A provider that the package has no graphs for.
-    #[error("{graph} has no graphs for --ep {target} beside it; write them with `{command}`, which exports the checkpoint MODEL again{left}", graph = graph.display())]
+    #[error("{graph} has no graphs for --ep {target} beside it; write them with `{command}`, which exports the checkpoint MODEL again{notes}", graph = graph.display())]
     NoTarget {
         /// The general graph.
         graph: PathBuf,
@@ -260,8 +260,8 @@ pub enum PackageError {
         target: Target,
         /// What writes them.
         command: String,
-        /// What that does not keep of the package, behind a semicolon; empty if nothing.
-        left: &'static str,
+        /// What there is to say about it, behind semicolons; empty if nothing.
+        notes: String,
     },
     /// Graphs that were not exported together.
     #[error(

@@ -54,7 +54,7 @@ impl Package {
             graph: self.graph.clone(),
             target,
             command: self.export_again(target),
-            left: self.not_again(),
+            notes: self.notes_on_again(),
         };
         let name = self.graph.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?;
         let graph = self.graph.with_file_name(target.graph_name(name, purpose).ok_or_else(missing)?);
