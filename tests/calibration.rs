@@ -105,7 +105,7 @@ fn graphs_that_cannot_be_observed_are_refused() {
     let mut decoder = Exported::new(TINY_CHAT, contrib(Precision::Fp32)).decoder();
     let window = Window { tokens: vec![1, 20], counted_from: 1 };
     let refused = |decoder: &mut _, windows: &[Window]| {
-        calibrate(decoder, windows, "ab", &Cancel::new(), &mut |_| {}).unwrap_err().to_string()
+        calibrate(decoder, None, windows, "ab", &Cancel::new(), &mut |_| {}).unwrap_err().to_string()
     };
     let message = refused(&mut decoder, std::slice::from_ref(&window));
     assert!(message.contains("--for calibrate"), "{message}");

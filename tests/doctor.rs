@@ -1,10 +1,15 @@
 //! Tier "command line": `lfm2-host doctor` against the libraries that are here.
 
+use std::ops::ControlFlow;
 use std::process::Command;
 
-use lfm2_export::package::DialectName;
+use lfm2_export::package::{DialectName, Options, Output, Prefill::Same, export};
 use lfm2_export::recipe::Precision;
-use lfm2_tests::packages::{Exported, TINY_CHAT, calibrating, contrib};
+use lfm2_graphs::contract::{Padding, Target};
+use lfm2_host::package::{Package, Prefill};
+use lfm2_tests::packages::{
+    Exported, TINY_CHAT, calibrating, contrib, fixture, options, portable, rollback, with_prefill, with_static,
+};
 use lfm2_tests::plugins;
 use lfm2_tests::programs::{Outcome, program, run};
 use serde_json::Value;
@@ -103,7 +108,7 @@ fn the_simulator_of_an_npu_works_and_says_which_export_it_needs() {
     assert!(qnn["plugin"].as_str().unwrap().contains("onnxruntime_providers_qnn"));
     assert_eq!(qnn["devices"][0]["kind"], "NPU");
     let problem = qnn["package"]["problem"].as_str().unwrap();
-    assert!(problem.contains("--for cpu,qnn") && problem.contains("lfm2.onnx"), "{problem}");
+    assert!(problem.contains("--for cpu,qnn --precision q4") && problem.contains("lfm2.onnx"), "{problem}");
 
     // Qualcomm's library prints to standard output, where results belong.
     let probed = run(doctor(&["--probe", "qnn"]));
@@ -112,4 +117,89 @@ fn the_simulator_of_an_npu_works_and_says_which_export_it_needs() {
 
     let wrong = self::report(&["--ep", "qnn", "--ep-option", "backend_path=no-such.so"], 1);
     assert_eq!(facts(&wrong, "qnn")["works"], false, "{wrong}");
+}
+
+/// The command in an error, between the marks that it is printed in.
+#[cfg(unix)]
+fn printed(error: &str) -> &str {
+    let (_, command) = error.split_once('`').unwrap();
+    command.split_once('`').unwrap().0
+}
+
+/// Runs a printed command as a shell does, with the checkpoint in the place of its one placeholder.
+#[cfg(unix)]
+fn obey(command: &str) {
+    let checkpoint = fixture(TINY_CHAT);
+    let line = command.replace(
+        "lfm2-export MODEL",
+        &format!("'{}' '{}'", env!("CARGO_BIN_EXE_export-under-test"), checkpoint.display()),
+    );
+    assert!(line != command && !line.contains("MODEL") && !line.contains("FILE"), "{command}");
+    let mut shell = program("sh", &["-c", &line]);
+    shell.current_dir("/");
+    let Outcome { status, errors, .. } = run(shell);
+    assert_eq!(status, Some(0), "{command}: {errors}");
+}
+
+/// Whatever the package, the command that is printed for a provider that it has no graphs for adds these, and leaves all else as it is.
+#[cfg(unix)]
+#[test]
+fn printed_commands_work_as_they_are() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for (path, options) in [
+        ("a/lfm2.onnx", contrib(Precision::Q4)),
+        ("it's a folder/", with_static(Precision::Q8, &[Target::Qnn], 8, 64)),
+        ("b/", Options { max_context: Some(200), ..rollback(with_prefill(Precision::Q4)) }),
+        ("c/lfm2.onnx", options(Precision::Fp32, DialectName::Contrib, Padding::Left)),
+    ] {
+        let out = folder.path().join(path);
+        if path.ends_with('/') {
+            std::fs::create_dir_all(&out).unwrap();
+        }
+        let output = Output::new(&out, &options.recipe).unwrap();
+        let summary = export(&fixture(TINY_CHAT), &output, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        let before = [std::fs::read(&summary.graph).unwrap(), std::fs::read(&summary.data).unwrap()];
+        let mut there = options.targets.providers.clone();
+        let missing = [Target::Nnapi, Target::Coreml, Target::Cuda, Target::Qnn].into_iter().filter(|target| {
+            // Without its plugin, that is what is told.
+            !options.targets.providers.contains(target) && (*target != Target::Qnn || plugins::qnn())
+        });
+        for target in missing {
+            let graph = summary.graph.to_str().unwrap();
+            let asked = run(program(
+                env!("CARGO_BIN_EXE_host-under-test"),
+                &["--prompt", "x", "--model", graph, "--ep", target.name()],
+            ));
+            obey(printed(&asked.failure(1)));
+            there.insert(target);
+            let package = Package::open(&summary.graph).unwrap();
+            for target in &there {
+                if target.is_static() {
+                    package.pair(*target).unwrap().verify().unwrap();
+                } else {
+                    package.dynamic(*target).unwrap().verify().unwrap();
+                }
+            }
+            let after = [std::fs::read(&summary.graph).unwrap(), std::fs::read(&summary.data).unwrap()];
+            assert!(after == before, "{path}: {target} changed the general graph");
+            assert_eq!(package.prefill(Prefill::Auto).unwrap().is_some(), options.prefill != Same, "{path}");
+        }
+    }
+}
+
+/// What there are no other graphs for is said.
+#[test]
+fn what_a_printed_command_does_not_keep_is_told() {
+    let portable = Exported::new(TINY_CHAT, portable(Precision::Fp16));
+    let error = Package::open(&portable.graph).unwrap().pair(Target::Nnapi).unwrap_err().to_string();
+    for part in ["--precision fp16 --padding left", "--dialect portable excludes"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let mut mine = contrib(Precision::Q8);
+    mine.recipe.name = "mine".to_owned();
+    let error =
+        Package::open(&Exported::new(TINY_CHAT, mine).graph).unwrap().pair(Target::Qnn).unwrap_err().to_string();
+    for part in ["--for cpu,qnn --recipe FILE", "FILE is the recipe mine"] {
+        assert!(error.contains(part), "{error}");
+    }
 }

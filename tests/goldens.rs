@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use expect_test::expect_file;
-use lfm2_export::package::gpu_graph;
+use lfm2_export::package::{CudaActivations, gpu_graph};
 use lfm2_export::recipe::Precision;
-use lfm2_graphs::contract::State;
-use lfm2_graphs::dialect::{AddNorm, Convolved, Dialect, Fixed, Observed, Tokens, Window};
+use lfm2_graphs::contract::{Padding, State};
+use lfm2_graphs::dialect::{AddNorm, ContribGpu, Convolved, Dialect, Fixed, Observed, Tokens, Window};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::verify::verify;
 use lfm2_graphs::ir::{Attribute, DType, Dim, Format, Graph, Role, Scope, Source, Value, text};
@@ -39,6 +39,9 @@ const CASES: &[Case] = &[
     Case { name: "feed_forward", config: |_| {}, write: feed, padded: false },
 ];
 
+/// Dialects with graphs for any number of tokens.
+const DYNAMIC: [&str; 5] = ["contrib", "contrib-left", "contrib-gpu", "contrib-gpu-bf16", "portable"];
+
 /// Dialects with fixed shapes, and the same for single tokens.
 const STATIC: [&str; 3] = ["coreml", "nnapi", "qnn"];
 const TOKEN: [&str; 3] = ["coreml-token", "nnapi-token", "qnn-token"];
@@ -54,6 +57,8 @@ fn precisions(dialect: &str) -> Vec<Precision> {
         "qnn" | "qnn-token" => *precision != Precision::Q4f16,
         // The packed numbers of other recipes come with scales of float32, and activations are always float16.
         "contrib-gpu" => matches!(precision, Precision::Fp16 | Precision::Q4f16),
+        // Plain numbers, and scales of both types.
+        "contrib-gpu-bf16" => matches!(precision, Precision::Fp16 | Precision::Q4 | Precision::Q4f16),
         _ => true,
     })
     .collect()
@@ -64,7 +69,7 @@ fn has_golden(case: &Case, dialect: &str) -> bool {
     match dialect {
         "contrib-left" => case.padded,
         // The other blocks are those of the contrib dialect.
-        "contrib-gpu" => case.name == "attention",
+        "contrib-gpu" | "contrib-gpu-bf16" => case.name == "attention",
         // Static graphs return the columns of every convolution.
         "coreml" | "nnapi" | "qnn" => case.name != "short_conv-rollback",
         _ => true,
@@ -74,7 +79,7 @@ fn has_golden(case: &Case, dialect: &str) -> bool {
 #[test]
 fn blocks() {
     for case in CASES {
-        for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
+        for dialect in DYNAMIC.into_iter().chain(STATIC) {
             if has_golden(case, dialect) {
                 check(case.name, dialect, |dialect, graph| write_block(case, dialect, graph));
             }
@@ -84,7 +89,7 @@ fn blocks() {
 
 #[test]
 fn whole_model() {
-    for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC).chain(TOKEN) {
+    for dialect in DYNAMIC.into_iter().chain(STATIC).chain(TOKEN) {
         check("model", dialect, |dialect, graph| {
             build(&models::config(), dialect, Extras::default(), graph).unwrap();
         });
@@ -165,30 +170,87 @@ fn rollback_adds_outputs_and_nothing_else() {
 /// The CUDA provider has no kernel for attention in float32, and says nothing when the CPU runs it. This cannot be run here: what
 /// the graphs look like is all that is tested.
 #[test]
-fn attention_on_gpus_is_float16_and_takes_its_norms() {
-    for precision in Precision::ALL {
-        // States of float16 whatever the recipe: q4, q8 and fp32 have activations of float32 elsewhere.
-        let recipe = precision.recipe().unwrap();
-        // The formats of an export.
-        let graph = gpu_graph(&recipe);
-        let contract = build(&models::config(), &*models::dialect("contrib-gpu"), Extras::default(), &graph).unwrap();
-        assert!(contract.states.iter().all(|state| state.past.dtype == DType::Float16), "{precision}");
-        let content = graph.content();
-        let attention: Vec<_> = content.nodes.iter().filter(|node| node.op == &ops::GROUP_QUERY_ATTENTION).collect();
-        assert_eq!(attention.len(), 1);
-        assert_eq!(attention[0].inputs.len(), 16);
-        for (place, name) in [(14, "q_layernorm"), (15, "k_layernorm")] {
-            assert!(content.name(attention[0].inputs[place].unwrap()).ends_with(&format!("{name}.weight")));
+fn attention_on_gpus_has_16_bits_and_takes_its_norms() {
+    for activations in [CudaActivations::Float16, CudaActivations::Bfloat16] {
+        for precision in Precision::ALL {
+            // States of 16 bits whatever the recipe: q4, q8 and fp32 have activations of float32 elsewhere.
+            let recipe = precision.recipe().unwrap();
+            // The formats of an export.
+            let graph = gpu_graph(&recipe, activations);
+            let dialect = ContribGpu::new(Padding::None, activations.dtype());
+            let contract = build(&models::config(), &dialect, Extras::default(), &graph).unwrap();
+            assert!(contract.states.iter().all(|state| state.past.dtype == activations.dtype()), "{precision}");
+            assert_eq!(contract.logits().unwrap().dtype, DType::Float32);
+            check_attention_on_gpus(&graph, activations.dtype());
         }
-        let epsilon = attention[0].attributes.iter().find(|(name, _)| *name == "qk_norm_epsilon").unwrap();
-        assert_eq!(epsilon.1, Attribute::Float(1e-5));
-        // Dense numbers are float16; float32 are the scales that the graph shares with that of the CPU, each behind a cast.
-        for (id, initializer) in content.initializers.iter().filter(|(_, it)| it.dtype == DType::Float32) {
-            assert!(matches!(initializer.source, Source::Scales { .. }), "{}", content.name(*id));
-            let users = content.nodes.iter().filter(|node| node.inputs.contains(&Some(*id)));
-            assert!(users.clone().count() > 0);
-            let taken = [&ops::CAST, &ops::GATHER_BLOCK_QUANTIZED];
-            assert!(users.clone().all(|node| taken.contains(&node.op)), "{}", content.name(*id));
+    }
+}
+
+fn check_attention_on_gpus(graph: &Graph<'_>, activations: DType) {
+    let content = graph.content();
+    let attention: Vec<_> = content.nodes.iter().filter(|node| node.op == &ops::GROUP_QUERY_ATTENTION).collect();
+    assert_eq!(attention.len(), 1);
+    assert_eq!(attention[0].inputs.len(), 16);
+    for (place, name) in [(14, "q_layernorm"), (15, "k_layernorm")] {
+        assert!(content.name(attention[0].inputs[place].unwrap()).ends_with(&format!("{name}.weight")));
+    }
+    let epsilon = attention[0].attributes.iter().find(|(name, _)| *name == "qk_norm_epsilon").unwrap();
+    assert_eq!(epsilon.1, Attribute::Float(1e-5));
+    // Dense numbers have the type of the activations; others have the scales that the graph shares with that of the CPU, each behind
+    // a cast.
+    let is_other = |dtype| matches!(dtype, DType::Float32 | DType::Float16) && dtype != activations;
+    for (id, initializer) in content.initializers.iter().filter(|(_, it)| is_other(it.dtype)) {
+        assert!(matches!(initializer.source, Source::Scales { .. }), "{}", content.name(*id));
+        let users = content.nodes.iter().filter(|node| node.inputs.contains(&Some(*id)));
+        assert!(users.clone().count() > 0);
+        let taken = [&ops::CAST, &ops::GATHER_BLOCK_QUANTIZED];
+        assert!(users.clone().all(|node| taken.contains(&node.op)), "{}", content.name(*id));
+    }
+}
+
+/// The operators for which the library of ONNX Runtime 1.31.1 for CUDA has a kernel that takes bfloat16, of those that its graphs have:
+/// so say the names of the kernels' classes in it. Those that only move numbers, or handle integers, have kernels for every type.
+#[test]
+fn operators_on_gpus_have_kernels_for_bfloat16() {
+    let computing = [
+        &ops::ADD,
+        &ops::CAUSAL_CONV_WITH_STATE,
+        &ops::GATHER_BLOCK_QUANTIZED,
+        &ops::GEMM,
+        &ops::GROUP_QUERY_ATTENTION,
+        &ops::MATMUL,
+        &ops::MATMUL_NBITS,
+        &ops::MUL,
+        &ops::SIGMOID,
+        &ops::SIMPLIFIED_LAYER_NORMALIZATION,
+        &ops::SKIP_SIMPLIFIED_LAYER_NORMALIZATION,
+        &ops::WHERE,
+    ];
+    let moving = [
+        &ops::CAST,
+        &ops::CONCAT,
+        &ops::GATHER,
+        &ops::RESHAPE,
+        &ops::SHAPE,
+        &ops::SLICE,
+        &ops::SPLIT,
+        &ops::TRANSPOSE,
+        &ops::UNSQUEEZE,
+    ];
+    // What the mask is made of, in int64 and bool.
+    let counting = [&ops::AND, &ops::EXPAND, &ops::LESS_OR_EQUAL, &ops::NEG, &ops::RANGE, &ops::REDUCE_SUM, &ops::SUB];
+    let known = [&computing[..], &moving, &counting].concat();
+    for precision in Precision::ALL {
+        for (padding, tied, conv_bias) in [(Padding::None, true, false), (Padding::Left, false, true)] {
+            let recipe = precision.recipe().unwrap();
+            let graph = gpu_graph(&recipe, CudaActivations::Bfloat16);
+            let config = Config { tied, conv_bias, ..models::config() };
+            let dialect = ContribGpu::new(padding, DType::Bfloat16);
+            let contract = build(&config, &dialect, Extras { rollback: true }, &graph).unwrap();
+            assert_eq!(contract.minimum_runtime_minor, 31);
+            for node in &graph.content().nodes {
+                assert!(known.contains(&node.op), "{precision}: {} has {}", node.name, node.op.name);
+            }
         }
     }
 }
@@ -198,7 +260,7 @@ fn no_golden_is_left_over() {
     let mut expected = BTreeSet::from([golden("model-observed", "contrib")]);
     expected.extend(TOKEN.map(|dialect| golden("model", dialect)));
     expected.extend(["qnn-ranges", "qnn-w4a16", "qnn-w4a16-token"].map(|name| golden("model", name)));
-    for dialect in ["contrib", "contrib-left", "contrib-gpu", "portable"].into_iter().chain(STATIC) {
+    for dialect in DYNAMIC.into_iter().chain(STATIC) {
         let cases = CASES.iter().filter(|case| has_golden(case, dialect));
         expected.extend(cases.map(|case| golden(case.name, dialect)));
         expected.insert(golden("model", dialect));
@@ -222,7 +284,11 @@ fn quantized_weights_are_refused_where_no_kernel_takes_them() {
 fn check(name: &str, dialect: &str, write: impl Fn(&dyn Dialect, &Graph<'_>)) {
     let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
     for precision in precisions(dialect) {
-        let graph = models::graph(precision);
+        let recipe = precision.recipe().unwrap();
+        let graph = match dialect {
+            "contrib-gpu-bf16" => gpu_graph(&recipe, CudaActivations::Bfloat16),
+            _ => models::graph(precision),
+        };
         write(&*models::dialect(dialect), &graph);
         verify(&graph.content()).unwrap_or_else(|error| panic!("{name}, {dialect}, {precision}: {error}"));
         let text = text::dump(&graph.content());

@@ -111,14 +111,32 @@ type Feeds = BTreeMap<&'static str, Tensor>;
 fn embed() {
     for numbers in [FLOAT32, FLOAT16].into_iter().chain(all_blocks().into_iter().map(exact)) {
         for (run, seed) in some_runs_and_seeds(numbers) {
-            let [rows, width] = [96, 768];
-            let mut random = Random::new(seed, numbers);
-            let feeds = Feeds::from([("ids", random.ids(&[run.batch, run.sequence], rows))]);
-            check(&format!("embed {run:?}"), "contrib", numbers, seed, &feeds, &|dialect, at| {
-                let ids = at.input(port("ids", DType::Int64, shape(&[run.batch, run.sequence])));
-                let table = at.within("table", |at| at.weight(Role::Table, &[rows, width]));
-                output(at, "rows", dialect.embed(at, &table, ids), &[run.batch, run.sequence, width]);
-            });
+            embed_once(numbers, run, seed);
+        }
+    }
+}
+
+fn embed_once(numbers: Numbers, run: Run, seed: u64) {
+    let [rows, width] = [96, 768];
+    let mut random = Random::new(seed, numbers);
+    let feeds = Feeds::from([("ids", random.ids(&[run.batch, run.sequence], rows))]);
+    check(&format!("embed {run:?}"), "contrib", numbers, seed, &feeds, &|dialect, at| {
+        let ids = at.input(port("ids", DType::Int64, shape(&[run.batch, run.sequence])));
+        let table = at.within("table", |at| at.weight(Role::Table, &[rows, width]));
+        output(at, "rows", dialect.embed(at, &table, ids), &[run.batch, run.sequence, width]);
+    });
+}
+
+/// All that the processor has kernels for in bfloat16 is to look rows up: those of a table of plain numbers are what the table holds, and
+/// products of blocks and scales are rounded to 8 bits.
+#[test]
+fn embed_in_bfloat16() {
+    let plain = Numbers { activations: DType::Bfloat16, error: 0.0, ..FLOAT32 };
+    let scales = |scales| Some(Blocks { bits: 4, block_size: 32, zero_points: true, scales });
+    let packed = FLOATS.map(|dtype| Numbers { blocks: scales(dtype), error: 4e-3, cosine: 0.999_98, ..plain });
+    for numbers in [plain].into_iter().chain(packed) {
+        for (run, seed) in some_runs_and_seeds(numbers) {
+            embed_once(numbers, run, seed);
         }
     }
 }

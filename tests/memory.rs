@@ -22,16 +22,21 @@ use tempfile::TempDir;
 /// Megabytes that exporting the checkpoint may need.
 fn peak(hidden_size: usize, feed_forward_size: usize, heads: usize, precision: Precision) -> u64 {
     let folder = TempDir::new().unwrap();
+    peak_in(&folder, hidden_size, feed_forward_size, heads, &["--precision", precision.as_str()])
+}
+
+/// The same with these flags, and with the package in `folder`.
+fn peak_in(folder: &TempDir, hidden_size: usize, feed_forward_size: usize, heads: usize, flags: &[&str]) -> u64 {
     let checkpoint = folder.path().join("checkpoint");
     fs::create_dir(&checkpoint).unwrap();
     write_checkpoint(&checkpoint, hidden_size, feed_forward_size, heads);
     let out = folder.path().join("lfm2.onnx");
-    let mut command = program(env!("CARGO_BIN_EXE_export-under-test"), &["--precision", precision.as_str()]);
+    let mut command = program(env!("CARGO_BIN_EXE_export-under-test"), flags);
     let mut child = command.arg(&checkpoint).arg("--out").arg(&out).spawn().unwrap();
     let peak = watch(&mut child);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    println!("{hidden_size} {precision}: {peak} MB at most");
+    println!("{hidden_size} {flags:?}: {peak} MB at most");
     peak
 }
 
@@ -129,6 +134,44 @@ fn a_model_of_350m() {
         let peak = peak(1024, 4608, 16, precision);
         assert!(peak <= 300, "{precision}: {peak} MB");
     }
+}
+
+/// Graphs that carry their weights themselves are written as data files are, and looked into without reading them.
+#[test]
+fn weights_within_graphs_stay_on_disk() {
+    let folder = TempDir::new().unwrap();
+    let peak = peak_in(&folder, 512, 2304, 8, &["--for", "nnapi"]);
+    let size = |name: &str| fs::metadata(folder.path().join(name)).unwrap().len() / 1_000_000;
+    let (token, chunk) = (size("lfm2.nnapi-token.onnx"), size("lfm2.nnapi-chunk.onnx"));
+    // The head is in the one and not in the other.
+    assert!(token > 300 && chunk > 200 && token > chunk + 100, "{token} MB, {chunk} MB");
+    assert!(peak <= 150, "{peak} MB");
+
+    // It is done before its size could be looked at, so that it is given less than the larger graph has.
+    let limited = r#"ulimit -v 300000 && exec "$0" check --ep nnapi "$1""#;
+    let mut command = program("sh", &["-c", limited, env!("CARGO_BIN_EXE_export-under-test")]);
+    let output = command.arg(folder.path().join("lfm2.onnx")).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&said));
+}
+
+/// 1.2 billion numbers of four bytes are more than an ONNX file may have.
+#[test]
+fn weights_that_are_too_many_for_a_graph_are_told_before_anything_is_written() {
+    let folder = TempDir::new().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    fs::create_dir(&checkpoint).unwrap();
+    write_checkpoint(&checkpoint, 2048, 8192, 32);
+    let out = folder.path().join("out");
+    let mut command = program(env!("CARGO_BIN_EXE_export-under-test"), &["--for", "nnapi"]);
+    let output = command.arg(&checkpoint).arg("--out").arg(out.join("lfm2.onnx")).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in ["lfm2.nnapi-token.onnx: the weights have to be in the ONNX file itself", "protobuf allows 2147483647"]
+    {
+        assert!(message.contains(part), "{part} is missing in {message}");
+    }
+    assert!(!out.exists());
 }
 
 #[test]

@@ -3,12 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
+use lfm2_export::package::{CudaActivations, DialectName, Options, Targets};
+use lfm2_export::recipe::Precision;
+use lfm2_graphs::contract::{Padding, Target};
 use lfm2_graphs::ir::graph::port;
 use lfm2_graphs::ir::{DType, Dim, Role};
 use lfm2_graphs::ops;
 use lfm2_host::provider::{self, Fallback, ProviderError, SessionOptions, Setup};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::session::{self, Placement, SessionError};
+use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, options, rollback};
 use lfm2_tests::plugins;
 use lfm2_tests::weights::Weights;
 use tempfile::TempDir;
@@ -73,6 +77,22 @@ fn what_is_not_built_in_says_how_to_get_it() {
         }
         let message = load(&graph, name, &SessionOptions::default()).unwrap_err().to_string();
         assert!(message.contains(&format!("--ep {name}")) && message.contains(remedy), "{message}");
+    }
+}
+
+/// The graph for NVIDIA's GPUs in bfloat16 was never run. What ONNX Runtime can say of it here is that the types of all its operators fit
+/// together, which it looks at first, and that the processor has no kernels for them.
+#[test]
+fn graphs_of_bfloat16_are_sound_though_the_processor_cannot_run_them() {
+    let bf16 = Targets { cuda_activations: Some(CudaActivations::Bfloat16), ..Targets::asked([Target::Cuda]) };
+    for precision in [Precision::Fp16, Precision::Q4, Precision::Q4f16, Precision::Q8] {
+        for options in [contrib(precision), rollback(options(precision, DialectName::Contrib, Padding::Left))] {
+            let exported = Exported::new(TINY_CHAT, Options { targets: bf16.clone(), ..options });
+            let graph = exported.graph.with_file_name("lfm2.cuda.onnx");
+            let refused = load(&graph, "cpu", &SessionOptions::default()).unwrap_err();
+            let SessionError::Load { reason, .. } = &refused else { panic!("{refused}") };
+            assert!(reason.contains("Could not find an implementation for"), "{precision}: {reason}");
+        }
     }
 }
 

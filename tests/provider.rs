@@ -23,7 +23,7 @@ use lfm2_host::provider::{self, Fallback, Provider, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::text::Tokenizer;
 use lfm2_tests::compare::{agreement, argmax, error};
-use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, forced, needs_portable, with_static};
+use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, needs_portable, with_static};
 use lfm2_tests::programs::{Outcome, program, run};
 use lfm2_tests::reference_data;
 use serde_json::Value;
@@ -99,7 +99,7 @@ fn states_agree(fixed: &FixedDecoder, general: &OrtDecoder, tolerance: f64, what
 #[test]
 fn static_graphs_compute_what_the_general_graph_computes() {
     for fixture in TINY_RANDOM.iter().copied().filter(|fixture| !needs_portable(fixture)) {
-        let exported = Exported::new(fixture, forced(with_static(Precision::Fp32, &STATIC, 8, 48)));
+        let exported = Exported::new(fixture, with_static(Precision::Fp32, &STATIC, 8, 48));
         let mut general = exported.decoder();
         let all = tokens(40);
         for target in STATIC {
@@ -326,7 +326,7 @@ fn works(name: &str) -> bool {
 fn every_provider_answers_or_says_what_is_missing() {
     let _alone = alone();
     let targets = [&STATIC[..], &[Target::Cuda]].concat();
-    let exported = Exported::new(TINY_CHAT, forced(with_static(Precision::Fp16, &targets, 16, 128)));
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Fp16, &targets, 16, 128));
     for name in provider::names() {
         let outcome = ask(&exported.graph, &["--ep", name]);
         if !works(name) {
@@ -352,7 +352,7 @@ fn every_provider_answers_or_says_what_is_missing() {
 fn a_package_without_graphs_for_the_provider_says_how_to_make_them() {
     let exported = Exported::new(TINY_CHAT, with_static(Precision::Fp16, &[Target::Qnn], 16, 128));
     let message = ask(&exported.graph, &["--ep", "nnapi"]).failure(1);
-    assert!(message.contains("lfm2-export MODEL --for cpu,nnapi --out"), "{message}");
+    assert!(message.contains("lfm2-export MODEL --for cpu,nnapi,qnn --precision fp16"), "{message}");
     // Before anything is loaded.
     for (arguments, part) in [
         (["--speculate", "4"], "--speculate needs logits of several tokens"),

@@ -1,4 +1,4 @@
-//! Reading whole files that anybody may have written.
+//! Reading files that anybody may have written.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,19 +18,33 @@ pub(crate) const GRAPH: u64 = 2 << 30;
 /// # Errors
 /// If it is not a file (opening a pipe would wait for ever, a device may never end), is larger, or cannot be read.
 pub(crate) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_file(path)?;
+    let mut bytes = Vec::new();
+    // What lies behind the limit is not read, whatever size the file system gave.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(too_large(limit)) } else { Ok(bytes) }
+}
+
+/// The file at `path`, opened, and its size, which may be `limit`, for those who do not need all of it.
+///
+/// # Errors
+/// As those of [`read_file`].
+pub(crate) fn sized_file(path: &Path, limit: u64) -> io::Result<(File, u64)> {
+    let file = open_file(path)?;
+    let size = file.metadata()?.len();
+    if size > limit { Err(too_large(limit)) } else { Ok((file, size)) }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file"));
     }
-    let mut bytes = Vec::new();
-    // What lies behind the limit is not read, whatever size the file system gave.
-    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is larger than the {limit} bytes that such a file may have"),
-        ));
-    }
-    Ok(bytes)
+    File::open(path)
+}
+
+fn too_large(limit: u64) -> io::Error {
+    let reason = format!("it is larger than the {limit} bytes that such a file may have");
+    io::Error::new(io::ErrorKind::FileTooLarge, reason)
 }
 
 #[cfg(test)]
@@ -44,6 +58,8 @@ mod tests {
         std::fs::write(&path, [7; 10]).unwrap();
         assert_eq!(read_file(&path, 10).unwrap(), [7; 10]);
         assert_eq!(read_file(&path, 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(sized_file(&path, 10).unwrap().1, 10);
+        assert_eq!(sized_file(&path, 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(read_file(&folder.path().join("none"), 9).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -59,6 +75,7 @@ mod tests {
         }
         for path in others {
             assert_eq!(read_file(&path, 9).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{}", path.display());
+            assert_eq!(sized_file(&path, 9).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{}", path.display());
         }
     }
 }

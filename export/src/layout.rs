@@ -83,6 +83,11 @@ impl Layout {
         Some(Self { spans, length: layout.length })
     }
 
+    /// For a graph all of whose weights go into its ONNX file.
+    pub fn inside(content: &Content) -> Self {
+        Self { spans: vec![None; content.initializers.len()], length: 0 }
+    }
+
     fn beside(content: &Content, shared: impl Fn(&Initializer) -> Option<Span>) -> Self {
         let mut placed: Vec<(&Initializer, Span)> = Vec::new();
         // Places in `placed` by weight: only sources of one weight can be equal, or those of none.
@@ -131,7 +136,13 @@ impl Layout {
     }
 }
 
-/// Hosts read rows of the token table from the data file, so that it is never stored in the ONNX file. The taps of convolutions
+/// Whether an initializer is written by itself, wherever it lies, and not with everything else of the ONNX file: one that is large,
+/// and the token table.
+pub fn is_apart(initializer: &Initializer) -> bool {
+    !is_inline(initializer)
+}
+
+/// Hosts read rows of the token table by their place, so that even a small one is not stored with everything else. The taps of convolutions
 /// are small and belong to static graphs alone, which then need no data file beside that of the general graph.
 fn is_inline(initializer: &Initializer) -> bool {
     let is_table = initializer.source.weight().is_some_and(|weight| weight.role == Role::Table);

@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use half::f16;
+use half::{bf16, f16};
 use lfm2_export::proto::encode;
 use lfm2_graphs::contract::{Contract, Dim, Port, State};
 use lfm2_graphs::ir::{Content, DType};
@@ -205,6 +205,9 @@ fn value(tensor: &Tensor, dtype: DType) -> DynValue {
     match (tensor, dtype) {
         (Tensor::Floats(array), DType::Float32) => OrtTensor::from_array(array.clone()).unwrap().into_dyn(),
         (Tensor::Floats(array), DType::Float16) => OrtTensor::from_array(array.mapv(f16::from_f32)).unwrap().into_dyn(),
+        (Tensor::Floats(array), DType::Bfloat16) => {
+            OrtTensor::from_array(array.mapv(bf16::from_f32)).unwrap().into_dyn()
+        }
         (Tensor::Bytes(array), DType::Int8) => OrtTensor::from_array(array.clone()).unwrap().into_dyn(),
         (Tensor::Integers(array), DType::Int64) => OrtTensor::from_array(array.clone()).unwrap().into_dyn(),
         _ => panic!("the port takes {dtype}"),
@@ -214,6 +217,9 @@ fn value(tensor: &Tensor, dtype: DType) -> DynValue {
 fn floats(value: &DynValue) -> ArrayD<f32> {
     if let Ok(array) = value.try_extract_array::<f32>() {
         return array.to_owned();
+    }
+    if let Ok(array) = value.try_extract_array::<bf16>() {
+        return array.mapv(bf16::to_f32);
     }
     match value.try_extract_array::<f16>() {
         Ok(array) => array.mapv(f16::to_f32),

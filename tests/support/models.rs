@@ -3,7 +3,7 @@
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::Padding;
 use lfm2_graphs::dialect::{Contrib, ContribGpu, Dialect, Fixed, FixedFor, Portable};
-use lfm2_graphs::ir::Graph;
+use lfm2_graphs::ir::{DType, Graph};
 use lfm2_graphs::lfm2::{Config, Mixer};
 
 /// A model of two layers, one of each kind, whose sizes all differ so that none can stand for another by mistake. The blocks of
@@ -26,8 +26,8 @@ pub fn config() -> Config {
     }
 }
 
-/// The dialect as it is named in goldens: `contrib`, `contrib-left`, `contrib-gpu`, `portable`, or a static one, which is for chunks of 4 tokens
-/// behind 8, or with `-token` for single ones.
+/// The dialect as it is named in goldens: `contrib`, `contrib-left`, `contrib-gpu`, `contrib-gpu-bf16`, `portable`, or a static one, which is for
+/// chunks of 4 tokens behind 8, or with `-token` for single ones.
 ///
 /// # Panics
 /// If there is no such dialect.
@@ -35,7 +35,8 @@ pub fn dialect(name: &str) -> Box<dyn Dialect> {
     match name {
         "contrib" => Box::new(Contrib { padding: Padding::None }),
         "contrib-left" => Box::new(Contrib { padding: Padding::Left }),
-        "contrib-gpu" => Box::new(ContribGpu::new(Padding::None)),
+        "contrib-gpu" => Box::new(ContribGpu::new(Padding::None, DType::Float16)),
+        "contrib-gpu-bf16" => Box::new(ContribGpu::new(Padding::None, DType::Bfloat16)),
         "portable" => Box::new(Portable),
         "coreml" => Box::new(Fixed::new(FixedFor::Coreml, 4, 8, false)),
         "nnapi" => Box::new(Fixed::new(FixedFor::Nnapi, 4, 8, false)),

@@ -163,11 +163,6 @@ pub fn with_static(precision: Precision, targets: &[Target], chunk: usize, conte
     Options { targets, ..contrib(precision) }
 }
 
-/// The same, also if a provider would not take the graphs as a whole: NNAPI passes over weights that lie beside them.
-pub fn forced(options: Options) -> Options {
-    Options { targets: Targets { force: true, ..options.targets }, ..options }
-}
-
 /// The portable dialect.
 pub fn portable(precision: Precision) -> Options {
     options(precision, DialectName::Portable, Padding::None)

@@ -1,6 +1,6 @@
 //! Random weights, and the bytes of initializers made from them.
 
-use half::f16;
+use half::{bf16, f16};
 use lfm2_export::proto::Data;
 use lfm2_export::quantize::{Method, Quantized, quantize, round_by_channel};
 use lfm2_graphs::format::{rope_rows, unpack_row};
@@ -128,7 +128,11 @@ fn transposed<T: Copy>(values: &[T], weight: &Weight) -> Vec<T> {
 
 /// The nearest number that the type can hold.
 pub fn rounded(value: f32, dtype: DType) -> f32 {
-    if dtype == DType::Float16 { f16::from_f32(value).to_f32() } else { value }
+    match dtype {
+        DType::Float16 => f16::from_f32(value).to_f32(),
+        DType::Bfloat16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    }
 }
 
 /// Values that keep activations near 1: scales around 1, matrices and kernels whose rows have length about 1.
@@ -151,6 +155,7 @@ fn floats(values: &[f32], dtype: DType) -> Vec<u8> {
     match dtype {
         DType::Float32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         DType::Float16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        DType::Bfloat16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
         other => panic!("{other} does not hold floats"),
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lfm2_graphs::contract::{Padding, Target};
 
-use crate::package::{Caches, DialectName, Prefill, QnnPrecision};
+use crate::package::{Caches, CudaActivations, DialectName, Prefill, QnnPrecision};
 use crate::recipe::Precision;
 
 const EXAMPLES: &str = "\
@@ -17,6 +17,8 @@ Examples:
   lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --precision q4 --rollback
   lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --for cpu,coreml
       Also graphs of fixed shapes for Core ML. Without --for, there are such graphs for Qualcomm's NPUs (qnn).
+  lfm2-export LiquidAI/LFM2-350M --out lfm2.onnx --for cpu,cuda --cuda-activations bf16
+      Also a graph for NVIDIA's GPUs, in the number format that the model was trained in.
   lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
       A graph for `lfm2-host calibrate`, which measures what quantization should spare.
   lfm2-export --out lfm2.onnx --precision q4 --prefill int8    long prompts faster, for a larger package
@@ -79,6 +81,9 @@ pub(super) struct ExportArguments {
     /// Writes graphs also if the provider would not take them as a whole, and says what it would leave out.
     #[arg(long)]
     pub(super) force: bool,
+    /// Element type of activations and states in the graph for NVIDIA's GPUs [default: fp16]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(super) cuda_activations: Option<CudaArgument>,
     /// Longest conversation on NPUs, whose graphs have fixed sizes [default: 1024, or the model's limit if that is less]
     #[arg(long, value_name = "TOKENS")]
     pub(super) static_context: Option<usize>,
@@ -209,9 +214,10 @@ pub(super) enum PurposeArgument {
     Qnn,
     /// Apple's Core ML: fixed shapes, weights and activations in float16.
     Coreml,
-    /// Android's NNAPI: fixed shapes, weights and activations in float32.
+    /// Android's NNAPI: fixed shapes, weights and activations in float32. Both graphs carry their weights in themselves, because the
+    /// provider reads no file beside them, so that these are there twice, and models with more than 2 GiB of them are refused.
     Nnapi,
-    /// NVIDIA's GPUs: the weights of the general graph in blocks, all else in float16.
+    /// NVIDIA's GPUs: the weights of the general graph in blocks, all else in float16, or in bfloat16 with --cuda-activations.
     Cuda,
     /// For `lfm2-host calibrate`, which writes what `--calibration` reads.
     Calibrate,
@@ -276,6 +282,26 @@ impl From<QnnArgument> for QnnPrecision {
 pub(super) enum Int8Argument {
     /// 8-bit integers.
     Int8,
+}
+
+/// What NVIDIA's GPUs compute with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum CudaArgument {
+    /// float16: more exact.
+    Fp16,
+    /// bfloat16: nothing overflows, plain weights of checkpoints in bfloat16 are kept as they are, and everything else is rounded to 8 bits,
+    /// scales of packed weights and rotary tables too. Needs ONNX Runtime 1.31 and a GPU of compute capability 8.0 (Ampere). Never executed:
+    /// its kernels were only looked up.
+    Bf16,
+}
+
+impl From<CudaArgument> for CudaActivations {
+    fn from(argument: CudaArgument) -> Self {
+        match argument {
+            CudaArgument::Fp16 => Self::Float16,
+            CudaArgument::Bf16 => Self::Bfloat16,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -73,10 +73,18 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
 
 /// What `--for` names.
 fn purpose(arguments: &ExportArguments) -> Result<(Purpose, Targets), UsageError> {
-    let ExportArguments { purpose, chunk, static_context, force, qnn_precision, .. } = arguments;
+    let ExportArguments { purpose, chunk, static_context, force, qnn_precision, cuda_activations, .. } = arguments;
     let qnn = qnn_precision.map(Into::into).unwrap_or_default();
+    let cuda_activations = cuda_activations.map(Into::into);
     let asked: BTreeSet<_> = purpose.iter().filter_map(|it| it.target()).collect();
-    let sizes = |targets| Targets { chunk: *chunk, static_context: *static_context, qnn, force: *force, ..targets };
+    let sizes = |targets| Targets {
+        chunk: *chunk,
+        static_context: *static_context,
+        qnn,
+        force: *force,
+        cuda_activations,
+        ..targets
+    };
     if !purpose.contains(&PurposeArgument::Calibrate) {
         let targets = if asked.is_empty() { Targets::default() } else { Targets::asked(asked) };
         return Ok((Purpose::General, sizes(targets)));

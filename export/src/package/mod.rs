@@ -3,6 +3,7 @@
 mod calibration;
 mod existing;
 mod fingerprint;
+mod inside;
 mod integers;
 mod options;
 mod output;
@@ -15,7 +16,7 @@ pub use integers::QnnPrecision;
 pub use options::{Caches, DialectName, Options, OptionsError, Prefill};
 pub use output::{Output, OutputError};
 pub use part::{gpu_graph, static_graph};
-pub use targets::{CHUNK, STATIC_CONTEXT, Targets};
+pub use targets::{CHUNK, CudaActivations, STATIC_CONTEXT, Targets};
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -35,11 +36,12 @@ use self::targets::TargetParts;
 use crate::bind::{BindError, bind};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
+use crate::layout::is_apart;
 use crate::problems::lines;
-use crate::proto::{Data, DecodeError, encode};
+use crate::proto::{Data, DecodeError, frame};
 use crate::recipe::IdleRules;
 use crate::sidecars::{self, SidecarError};
-use crate::write::{Producer, Staging, WriteError, Written, write_data};
+use crate::write::{Producer, Staging, WriteError, Written, write_data, write_graph};
 
 /// Exports the checkpoint in the folder `source`. `progress` is told how many bytes of weights are written, and of how many; it
 /// may stop the export.
@@ -120,7 +122,9 @@ pub fn export(
     let mut files = Vec::new();
     let producer = Producer::new(&checkpoint, recipe, &importance);
     let with_data: Vec<_> = parts.iter().filter(|part| part.writes_data).collect();
-    let total = with_data.iter().map(|part| part.layout.length).sum();
+    // Of graphs with their weights in them, all is counted.
+    let whole = parts.iter().filter(|part| part.is_whole()).filter_map(|part| part.whole_size);
+    let total = with_data.iter().map(|part| part.layout.length).chain(whole).sum();
     let mut before = 0;
     for part in with_data {
         let mut progress = |done: u64, _: u64| progress(before + done, total);
@@ -139,9 +143,14 @@ pub fn export(
     for part in &parts {
         let content = part.graph.content();
         let placed = place(part, &content, producer)?;
-        let bytes = encode(&content, &part.contract.to_json()?, placed);
-        let written = staging.write(&output.folder().join(&part.name), &bytes)?;
-        files.push(manifest_file(part.name.clone(), written));
+        let frame = frame(&content, &part.contract.to_json()?, placed);
+        let mut progress = |done: u64, _: u64| progress(before + done, total);
+        let mut file = staging.create(&output.folder().join(&part.name))?;
+        write_graph(&mut file, &frame, &content, producer, options.threads, &mut progress)?;
+        files.push(manifest_file(part.name.clone(), file.finish()?));
+        if part.is_whole() {
+            before += frame.length();
+        }
     }
 
     let bytes = files.iter().map(|file| file.size).sum();
@@ -312,12 +321,13 @@ pub enum ExportError {
     Existing(#[from] ExistingError),
 }
 
-/// Where each initializer's bytes are, with the bytes of those that go into the ONNX file.
+/// Where each initializer's bytes are, with the bytes of those that go into the ONNX file with everything else of it.
 fn place(part: &Part<'_>, content: &Content, producer: Producer<'_>) -> Result<Vec<Data>, WriteError> {
     let spans = part.layout.spans.iter().zip(&content.initializers);
     spans
         .map(|(span, (_, initializer))| match span {
             Some(span) => Ok(part.external(*span)),
+            None if part.is_whole() && is_apart(initializer) => Ok(Data::Later { length: initializer.bytes() }),
             None => Ok(Data::Inline(producer.whole(initializer)?)),
         })
         .collect()

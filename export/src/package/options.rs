@@ -158,6 +158,11 @@ pub enum OptionsError {
         "--force is for graphs for NPUs that the provider would not take as a whole, and none are asked for; leave it out, or use --for qnn"
     )]
     IdleForce,
+    /// A type of activations for a graph that is not asked for.
+    #[error(
+        "--cuda-activations is for the graph for NVIDIA's GPUs, and none is asked for; leave it out, or use --for cpu,cuda"
+    )]
+    IdleActivations,
     /// A size of static graphs that is none.
     #[error("--{flag} is 0: at least 1 token is needed")]
     NoSize {

@@ -106,7 +106,7 @@ impl Output {
 }
 
 /// The last part of a name.
-fn base(name: &str) -> &str {
+pub(super) fn base(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, base)| base)
 }
 

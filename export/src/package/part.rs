@@ -1,14 +1,15 @@
 //! The graphs of an export: the general one, its companion for prompts, and those for other providers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose, TableFormat, Target};
+use lfm2_graphs::contract::{Contract, ManifestGraph, Purpose, Table, TableFormat, Target};
 use lfm2_graphs::dialect::{ContribGpu, Dialect, Fixed, FixedFor, Observed};
 use lfm2_graphs::ir::{Content, DType, Format, Graph, Role};
 use lfm2_graphs::lfm2::{BuildError, Config, Extras, build};
 
 use super::integers::{self, Integers};
-use super::{ExportError, Options, Output};
+use super::output::base;
+use super::{CudaActivations, ExportError, Options, Output, inside};
 use crate::layout::{DataFiles, Layout, Span};
 use crate::proto::Data;
 use crate::recipe::{Precision, Recipe};
@@ -26,6 +27,9 @@ pub(super) struct Part<'f> {
     shared: Option<String>,
     /// Whether the file with the weights of its own is written for this graph, and not for another that has them too.
     pub(super) writes_data: bool,
+    /// Of a graph for a provider that looks into no other file: how many bytes the ONNX file has with all weights in it, which is
+    /// how it is written unless they are more than such a file may have.
+    pub(super) whole_size: Option<u64>,
 }
 
 impl<'f> Part<'f> {
@@ -43,7 +47,8 @@ impl<'f> Part<'f> {
         let contract = build_for(options, config, dialect, &graph)?;
         let layout = Layout::new(&graph.content());
         let [name, data] = [output.graph_name(), output.data_name()].map(str::to_owned);
-        Ok(Self { graph, contract, layout, name, data, shared: None, writes_data: true }.described(options))
+        Ok(Self { graph, contract, layout, name, data, shared: None, writes_data: true, whole_size: None }
+            .described(options))
     }
 
     /// The companion of `general` whose projections multiply bytes. What is no projection is shared to the byte: table, head,
@@ -68,24 +73,33 @@ impl<'f> Part<'f> {
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let (name, data) = (output.prefill_name(), output.prefill_data_name());
         let shared = Some(general.data.clone());
-        Ok(Self { graph, contract, layout, name, data, shared, writes_data: true }.described(options))
+        let part = Self { graph, contract, layout, name, data, shared, writes_data: true, whole_size: None };
+        Ok(part.described(options))
     }
 
-    /// The general graph for NVIDIA's GPUs, which shares packed numbers and scales with `general`. All else is float16.
+    /// The general graph for NVIDIA's GPUs, which shares packed numbers and scales with `general`. All else is float16 or bfloat16.
     pub(super) fn cuda(
         options: &'f Options,
         config: &Config,
         output: &Output,
         general: &Part<'_>,
     ) -> Result<Self, ExportError> {
-        let graph = gpu_graph(&options.recipe);
-        let contract = build(config, &ContribGpu::new(options.padding), options.extras(), &graph)?;
+        let activations = options.targets.cuda_activations.unwrap_or_default();
+        let graph = gpu_graph(&options.recipe, activations);
+        let dialect = ContribGpu::new(options.padding, activations.dtype());
+        let contract = build(config, &dialect, options.extras(), &graph)?;
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let target = Target::Cuda;
         let name = output.target_name(target, Purpose::General).ok_or(ExportError::Unnamed { target })?;
         let data = output.target_data_name(target);
         let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
-        Ok(Self { graph, contract, layout, name, data, shared, writes_data }.described(options))
+        let part = Self { graph, contract, layout, name, data, shared, writes_data, whole_size: None };
+        let mut part = part.described(options);
+        if !options.recipe.is_quantized() {
+            // Of what the recipe says, nothing is left.
+            part.contract.precision = activations.as_str().to_owned();
+        }
+        Ok(part)
     }
 
     /// The static graph that tells the ranges of its values. It has the weights of `general`, the graph for calibration.
@@ -105,7 +119,7 @@ impl<'f> Part<'f> {
         contract.table = general.contract.table.clone();
         // All of it is what the general graph has.
         let data = general.data.clone();
-        Ok(Self { graph, contract, layout, name, data, shared: None, writes_data: false })
+        Ok(Self { graph, contract, layout, name, data, shared: None, writes_data: false, whole_size: None })
     }
 
     /// The graph of a static target for single tokens, which shares what it can with the general one.
@@ -122,13 +136,14 @@ impl<'f> Part<'f> {
         let layout = Layout::companion(&graph.content(), &general.graph.content(), &general.layout);
         let (name, data) = names(output, provider, Purpose::Token)?;
         let (shared, writes_data) = (Some(general.data.clone()), layout.length > 0);
-        let mut part = Self { graph, contract, layout, name, data, shared, writes_data }.described(options);
+        let part = Self { graph, contract, layout, name, data, shared, writes_data, whole_size: None };
+        let mut part = part.described(options).whole(provider)?;
         part.contract.precision = numbers.precision();
         if part.contract.table.values.file.is_empty() {
             // Without a head that is the table, the graph does not have it.
             part.contract.table = general.contract.table.clone();
             if provider != FixedFor::Qnn && is_coarse(general.contract.table.format, part.graph.activations()) {
-                part.contract.precision += &format!("{TABLE}{}", options.recipe.name);
+                part.contract.table.precision = Some(options.recipe.name.clone());
             }
         }
         Ok(part)
@@ -144,13 +159,46 @@ impl<'f> Part<'f> {
     ) -> Result<Self, ExportError> {
         let provider = numbers.provider;
         let graph = numbers.graph();
-        let mut contract = build(config, dialect, Extras::default(), &graph)?;
-        let layout = Layout::part_of(&graph.content(), &token.graph.content(), &token.layout);
+        let contract = build(config, dialect, Extras::default(), &graph)?;
         let (name, data) = names(output, provider, Purpose::Chunk)?;
-        let Some(layout) = layout else { return Err(ExportError::Unshared { graph: name }) };
-        contract.precision.clone_from(&token.contract.precision);
-        contract.table = token.contract.table.clone();
-        Ok(Self { graph, contract, layout, name, data, shared: token.shared.clone(), writes_data: false })
+        let shared = token.shared.clone();
+        let layout = Layout::part_of(&graph.content(), &token.graph.content(), &token.layout);
+        let layout = match layout {
+            _ if token.is_whole() => Layout::inside(&graph.content()),
+            Some(layout) => layout,
+            None => return Err(ExportError::Unshared { graph: name }),
+        };
+        let part = Self { graph, contract, layout, name, data, shared, writes_data: false, whole_size: None };
+        let mut part = if token.is_whole() { part.whole(provider)? } else { part };
+        if token.is_whole() && !part.is_whole() {
+            return Err(ExportError::Unshared { graph: part.name });
+        }
+        part.contract.precision.clone_from(&token.contract.precision);
+        part.contract.table = token.contract.table.clone();
+        Ok(part)
+    }
+
+    /// Puts the weights into the ONNX file, if the provider looks into no other and they are not too many.
+    fn whole(mut self, provider: FixedFor) -> Result<Self, ExportError> {
+        if !inside::is_for(provider.target()) {
+            return Ok(self);
+        }
+        let content = self.graph.content();
+        let mut contract = self.contract.clone();
+        let size = inside::describe(&content, base(&self.name), &mut contract)?;
+        self.whole_size = Some(size);
+        if size <= inside::MOST_BYTES {
+            self.layout = Layout::inside(&content);
+            self.writes_data = false;
+            self.contract = contract;
+        }
+        drop(content);
+        Ok(self)
+    }
+
+    /// Whether the ONNX file has all weights.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole_size.is_some_and(|size| size <= inside::MOST_BYTES)
     }
 
     /// Fills in what the contract cannot know of itself.
@@ -168,38 +216,48 @@ impl<'f> Part<'f> {
 
     /// An initializer that lies at `span` of one of the data files.
     pub(super) fn external(&self, span: Span) -> Data {
-        let files = DataFiles { own: &self.data, shared: self.shared.as_deref().unwrap_or_default() };
-        Data::External { file: files.of(span).to_owned(), offset: span.offset, length: span.length }
+        Data::External { file: self.files().of(span).to_owned(), offset: span.offset, length: span.length }
     }
 
     /// What there is to say about a token table in fewer bits than the graph's own numbers.
     pub(super) fn table_note(&self, target: Target) -> Option<String> {
-        let (_, table) = self.contract.precision.split_once(TABLE)?;
+        let table = self.contract.table.precision.as_ref()?;
         Some(format!(
             "the graphs for {target} look tokens up in the table of the general graph, whose numbers are those of {table}: this model's head has weights of its own"
         ))
     }
 
-    /// The graph as the manifest lists it.
+    /// The graph as the manifest lists it, with exactly the files that it or its token table lies in.
     pub(super) fn listed(&self, output: &Output) -> ManifestGraph {
-        let own = self.layout.spans.iter().flatten().any(|span| !span.shared).then_some(&self.data);
-        let data = self.shared.iter().chain(own).map(|name| output.relative(name)).collect();
+        let files = self.files();
+        let Table { values, scales, zero_points, .. } = &self.contract.table;
+        let table = [Some(values), scales.as_ref(), zero_points.as_ref()].into_iter().flatten();
+        let of_table = table.map(|location| location.file.as_str()).filter(|file| *file != base(&self.name));
+        let read: BTreeSet<&str> =
+            self.layout.spans.iter().flatten().map(|span| files.of(*span)).chain(of_table).collect();
+        // What is shared comes first, as its part of the weights mostly does.
+        let (shared, own): (Vec<_>, Vec<_>) = read.into_iter().partition(|file| *file == files.shared);
         ManifestGraph {
             file: self.name.clone(),
-            data,
+            data: shared.into_iter().chain(own).map(|name| output.relative(name)).collect(),
             purpose: self.contract.purpose,
             precision: self.contract.precision.clone(),
             dialect: self.contract.dialect.clone(),
             minimum_runtime_minor: self.contract.minimum_runtime_minor,
         }
     }
+
+    fn files(&self) -> DataFiles<'_> {
+        DataFiles { own: &self.data, shared: self.shared.as_deref().unwrap_or_default() }
+    }
 }
 
 /// An empty graph with the number formats in which NVIDIA's GPUs get a model that the general graph has as `recipe` says: packed
-/// numbers are those of the recipe, and all else is float16.
-pub fn gpu_graph(recipe: &Recipe) -> Graph<'_> {
-    Graph::new(DType::Float16, |name, role, _| match recipe.format(name, role) {
-        Format::Dense(_) => Format::Dense(DType::Float16),
+/// numbers are those of the recipe, and all else has the type of the activations.
+pub fn gpu_graph(recipe: &Recipe, activations: CudaActivations) -> Graph<'_> {
+    let activations = activations.dtype();
+    Graph::new(activations, move |name, role, _| match recipe.format(name, role) {
+        Format::Dense(_) => Format::Dense(activations),
         format => format,
     })
 }
@@ -248,9 +306,6 @@ impl<'f> Numbers<'f> {
         }
     }
 }
-
-/// What stands in the names of number formats before that of the token table, if that has fewer bits.
-const TABLE: &str = ", table ";
 
 /// Whether rows of a table have fewer bits than the numbers that a graph computes with.
 fn is_coarse(table: TableFormat, activations: DType) -> bool {

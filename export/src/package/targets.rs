@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use lfm2_graphs::contract::{Purpose, Target};
 use lfm2_graphs::dialect::{Fixed, FixedFor};
-use lfm2_graphs::ir::{Content, Source};
+use lfm2_graphs::ir::{Content, DType, Source};
 use lfm2_graphs::lfm2::{BuildError, Config};
 
 use crate::check::{Checked, check, rules};
 use crate::problems::Problems;
 use crate::proto::{Data, decode, encode};
+use crate::report::size;
 
 use super::integers::Integers;
 use super::part::{Numbers, Part};
-use super::{Caches, DialectName, ExportError, Options, OptionsError, Output, QnnPrecision};
+use super::{Caches, DialectName, ExportError, Options, OptionsError, Output, QnnPrecision, inside};
 
 /// Tokens of a run of the graphs for chunks, if nothing else is asked for.
 pub const CHUNK: usize = 128;
@@ -38,13 +39,51 @@ pub struct Targets {
     pub qnn: QnnPrecision,
     /// Whether graphs are written that the provider does not take as a whole.
     pub force: bool,
+    /// Element type of activations and states in the graph for NVIDIA's GPUs; `None` takes float16.
+    pub cuda_activations: Option<CudaActivations>,
+}
+
+/// Element types that the kernels of NVIDIA's GPUs compute with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CudaActivations {
+    /// 11 bits of precision, up to 65504.
+    #[default]
+    Float16,
+    /// 8 bits of precision and the range of float32, which is what models are mostly trained in. Weights of a checkpoint in bfloat16 stay
+    /// what they are. Needs a GPU of compute capability 8.0 or newer.
+    Bfloat16,
+}
+
+impl CudaActivations {
+    /// The type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::Float16 => DType::Float16,
+            Self::Bfloat16 => DType::Bfloat16,
+        }
+    }
+
+    /// The name on command lines and in contracts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Float16 => "fp16",
+            Self::Bfloat16 => "bf16",
+        }
+    }
 }
 
 impl Default for Targets {
     fn default() -> Self {
         let providers = BTreeSet::from([Target::Cpu, Target::Qnn]);
-        let qnn = QnnPrecision::default();
-        Self { providers, asked: false, chunk: None, static_context: None, qnn, force: false }
+        Self {
+            providers,
+            asked: false,
+            chunk: None,
+            static_context: None,
+            qnn: QnnPrecision::default(),
+            force: false,
+            cuda_activations: None,
+        }
     }
 }
 
@@ -76,6 +115,9 @@ impl Targets {
         }
         if self.qnn != QnnPrecision::Fp16 && !self.providers.contains(&Target::Qnn) {
             return Err(OptionsError::IdleQnnPrecision { precision: self.qnn });
+        }
+        if self.cuda_activations.is_some() && !self.providers.contains(&Target::Cuda) {
+            return Err(OptionsError::IdleActivations);
         }
         // Only static targets have rules that can be broken.
         if self.force && !self.has_static() {
@@ -170,9 +212,10 @@ pub(super) fn build<'f>(
         }
         let broken = checked;
         match parts {
-            Ok(_) if !broken.is_empty() && !targets.force => {
+            Ok(parts) if !broken.is_empty() && !targets.force => {
                 if targets.asked {
                     let mut problems = Problems::default();
+                    problems.extend(parts.iter().filter_map(too_large));
                     broken.iter().for_each(|it| problems.extend(it.lines()));
                     return Err(ExportError::Split { target, problems: problems.into_list() });
                 }
@@ -184,6 +227,8 @@ pub(super) fn build<'f>(
             }
             Ok(parts) => {
                 notes.extend(parts.first().and_then(|part| part.table_note(target)));
+                notes.extend(whole_note(target, &parts));
+                notes.extend(parts.iter().filter_map(too_large));
                 notes.extend(
                     broken.iter().map(|it| format!("written all the same, because of --force: {}", it.summary())),
                 );
@@ -196,6 +241,26 @@ pub(super) fn build<'f>(
         }
     }
     Ok((built, notes))
+}
+
+/// Why the weights of a graph lie beside it although the provider does not look there, if they do.
+fn too_large(part: &Part<'_>) -> Option<String> {
+    let bytes = part.whole_size.filter(|_| !part.is_whole())?;
+    Some(format!(
+        "{}: the weights have to be in the ONNX file itself, because the provider reads no other; it would have {} ({bytes} bytes), and protobuf allows {} (2 GiB)",
+        part.name,
+        size(bytes),
+        inside::MOST_BYTES
+    ))
+}
+
+/// What graphs with their weights in them cost.
+fn whole_note(target: Target, parts: &[Part<'_>]) -> Option<String> {
+    let whole = parts.iter().filter(|part| part.is_whole());
+    let sizes: Vec<_> =
+        whole.filter_map(|part| Some(format!("{} has {}", part.name, size(part.whole_size?)))).collect();
+    let reason = "the provider reads no file beside the graph, so that each graph carries its weights itself";
+    (!sizes.is_empty()).then(|| format!("graphs for {target}: {reason}: {}", sizes.join(", ")))
 }
 
 /// What the rules of the provider say about a graph, if it would not take it as a whole.

@@ -1,6 +1,7 @@
 //! ONNX files to plain data, for reports. Files of any exporter are read, not only ours.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use lfm2_graphs::contract::Dim;
 use prost::Message;
@@ -102,6 +103,12 @@ pub enum Stored {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
+    /// The file system refused.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// A field that ends behind the message that it is a part of, or has no known type.
+    #[error("not an ONNX file, or not all of one")]
+    Malformed,
     /// Not protobuf, or not of this schema.
     #[error("not an ONNX file: {0}")]
     Protobuf(#[from] prost::DecodeError),

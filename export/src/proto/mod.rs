@@ -4,6 +4,8 @@ mod decode;
 mod encode;
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 mod onnx;
+mod outline;
 
 pub use decode::{DecodeError, Model, Node, Port, Stored, Tensor, decode};
-pub use encode::{Data, encode};
+pub use encode::{Data, Frame, Hole, encode, frame};
+pub use outline::read;

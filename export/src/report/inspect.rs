@@ -174,7 +174,7 @@ impl fmt::Display for Inspection {
                     f,
                     "contract: {} {}{}, {} dialect, ONNX Runtime 1.{} or newer, padding {:?}",
                     contract.family,
-                    contract.precision,
+                    contract.formats(),
                     purpose(contract.purpose),
                     contract.dialect,
                     contract.minimum_runtime_minor,
@@ -209,7 +209,8 @@ impl fmt::Display for Inspection {
             writeln!(f, "  {tensors:5}  {name:width$}  {values:>13} values  {:>10}", size(*bytes))?;
         }
         let files: Vec<_> = self.data_files.iter().map(String::as_str).collect();
-        writeln!(f, "  {} in all, in {}", size(self.weight_bytes), files.join(", "))?;
+        let files = if files.is_empty() { "the ONNX file".to_owned() } else { files.join(", ") };
+        writeln!(f, "  {} in all, in {files}", size(self.weight_bytes))?;
         if let Some(state) = &self.state {
             writeln!(
                 f,
@@ -235,7 +236,7 @@ fn purpose(purpose: Purpose) -> &'static str {
 }
 
 /// Bytes in the unit in which they are read most easily; powers of 1024.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB"] {
         if value < 1024.0 {

@@ -5,6 +5,7 @@ mod inspect;
 mod numbers;
 
 pub use diff::{Diff, diff};
+pub(crate) use inspect::size;
 pub use inspect::{FormatUse, Inspection, StateMemory, inspect};
 
 use std::collections::HashSet;
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use lfm2_graphs::contract::{Contract, ContractError, METADATA_KEY, companion_names};
 
-use crate::input::{GRAPH, read_file};
-use crate::proto::{DecodeError, Model, decode};
+use crate::input::{GRAPH, sized_file};
+use crate::proto::{self, DecodeError, Model};
 
 /// Folder of the ONNX files in the layout of the hub.
 const HUB_FOLDER: &str = "onnx";
@@ -74,8 +75,9 @@ fn graphs(path: &Path) -> Result<Vec<PathBuf>, ReportError> {
 }
 
 fn read(path: PathBuf) -> Result<OpenedGraph, ReportError> {
-    let bytes = read_file(&path, GRAPH).map_err(|source| ReportError::Io { path: path.clone(), source })?;
-    let model = decode(&bytes).map_err(|source| ReportError::Onnx { path: path.clone(), source })?;
+    let opened = sized_file(&path, GRAPH).map_err(|source| ReportError::Io { path: path.clone(), source });
+    let (file, size) = opened?;
+    let model = proto::read(file, size).map_err(|source| ReportError::Onnx { path: path.clone(), source })?;
     let contract = model.metadata.get(METADATA_KEY).map(|json| Contract::from_json(json)).transpose();
     let contract = contract.map_err(|source| ReportError::Contract { path: path.clone(), source })?;
     Ok(OpenedGraph { path, model, contract })

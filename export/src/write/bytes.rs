@@ -1,20 +1,23 @@
 //! Numbers to the bytes that ONNX stores: little-endian.
 
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use lfm2_graphs::ir::DType;
 
 /// Appends numbers as elements of type `dtype`, which is a float type.
 pub(super) fn append_floats(values: &[f32], dtype: DType, out: &mut Vec<u8>) {
-    if dtype == DType::Float16 {
-        let mut halves = [f16::ZERO; 1024];
-        for block in values.chunks(halves.len()) {
-            let halves = &mut halves[..block.len()];
-            halves.convert_from_f32_slice(block);
-            out.extend(halves.iter().flat_map(|value| value.to_le_bytes()));
+    match dtype {
+        DType::Float16 => {
+            let mut halves = [f16::ZERO; 1024];
+            for block in values.chunks(halves.len()) {
+                let halves = &mut halves[..block.len()];
+                halves.convert_from_f32_slice(block);
+                out.extend(halves.iter().flat_map(|value| value.to_le_bytes()));
+            }
         }
-    } else {
-        out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        // To the nearest, and between two to the even one; what comes from bfloat16 stays what it is.
+        DType::Bfloat16 => out.extend(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes())),
+        _ => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The data file: all weights, made on several threads and written in the order of the layout.
+//! Files with weights, made on several threads and written in the order in which they lie there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
@@ -11,7 +11,8 @@ use super::bytes::append_floats;
 use super::ordered::ordered;
 use super::producer::{Made, Part, Producer, Rest, parts};
 use super::{HashedFile, WriteError};
-use crate::layout::{Layout, Span};
+use crate::layout::Layout;
+use crate::proto::Frame;
 
 /// Most threads that make weights: reading and writing cannot keep up with more.
 const MOST_THREADS: usize = 16;
@@ -34,7 +35,43 @@ pub fn write_data(
     threads: Option<NonZero<usize>>,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<(), WriteError> {
-    let steps = steps(layout, content);
+    let weights = layout.written(content).into_iter().map(|(span, initializer)| (span.offset, initializer));
+    let steps = steps(weights);
+    write(file, &steps, layout.length, producer, threads, HashedFile::pad_to, progress)
+}
+
+/// Writes an ONNX file with weights in it, in the same way: the frame of a graph with what belongs into its holes.
+pub fn write_graph(
+    file: &mut HashedFile,
+    frame: &Frame,
+    content: &Content,
+    producer: Producer<'_>,
+    threads: Option<NonZero<usize>>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(), WriteError> {
+    let weights = frame.holes.iter().map(|hole| (hole.offset, &content.initializers[hole.initializer].1));
+    let steps = steps(weights);
+    let mut rest = &frame.bytes[..];
+    let between = |file: &mut HashedFile, offset: u64| {
+        // Less than what there is of the frame, and nothing within an initializer.
+        let (next, behind) = rest.split_at(offset.saturating_sub(file.size()) as usize);
+        rest = behind;
+        file.write(next)
+    };
+    write(file, &steps, frame.length(), producer, threads, between, progress)?;
+    file.write(rest)
+}
+
+/// Writes weights, each behind what `between` writes up to the place where it begins.
+fn write(
+    file: &mut HashedFile,
+    steps: &[Step<'_>],
+    length: u64,
+    producer: Producer<'_>,
+    threads: Option<NonZero<usize>>,
+    mut between: impl FnMut(&mut HashedFile, u64) -> Result<(), WriteError>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(), WriteError> {
     let is_turned = |step: &Step<'_>| {
         matches!(
             step.initializer.source,
@@ -65,9 +102,9 @@ pub fn write_data(
                 _ => append_floats(&std::mem::take(&mut kept.scales), initializer.dtype, &mut made.bytes),
             }
         }
-        file.pad_to(*offset)?;
+        between(file, *offset)?;
         file.write(&made.bytes)?;
-        match progress(file.size(), layout.length) {
+        match progress(file.size(), length) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(WriteError::Interrupted),
         }
@@ -90,10 +127,11 @@ enum What {
     Keep,
 }
 
-fn steps<'c>(layout: &Layout, content: &'c Content) -> Vec<Step<'c>> {
+/// What has to be done for weights that begin at such places, in the order of the file.
+fn steps<'c>(weights: impl Iterator<Item = (u64, &'c Initializer)>) -> Vec<Step<'c>> {
     let mut packed = BTreeSet::new();
     let mut steps = Vec::new();
-    for (Span { offset, .. }, initializer) in layout.written(content) {
+    for (offset, initializer) in weights {
         let is_kept = match &initializer.source {
             Source::Scales { weight } | Source::ZeroPoints { weight } | Source::RowScales { weight } => {
                 packed.contains(weight.name.as_str())

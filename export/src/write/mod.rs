@@ -8,13 +8,15 @@ mod platform;
 mod producer;
 mod staging;
 
-pub use data::write_data;
+pub use data::{write_data, write_graph};
 pub use file::{HashedFile, Written};
 pub use producer::Producer;
 pub use staging::Staging;
 
 use std::io;
 use std::path::PathBuf;
+
+use lfm2_graphs::ir::DType;
 
 use crate::checkpoint::CheckpointError;
 
@@ -45,7 +47,7 @@ pub enum WriteError {
     },
     /// A weight does not fit into the chosen number format.
     #[error(
-        "the tensor `{tensor}` holds {value} in row {row}, which float16 cannot represent; choose a precision with float32 activations"
+        "the tensor `{tensor}` holds {value} in row {row}, which {dtype} cannot represent; choose a precision with float32 activations, and for NVIDIA's GPUs --cuda-activations bf16"
     )]
     Overflow {
         /// The tensor in the checkpoint.
@@ -54,6 +56,8 @@ pub enum WriteError {
         row: usize,
         /// What lies there.
         value: f32,
+        /// The number format.
+        dtype: DType,
     },
     /// The values of a block are too large for its scale.
     #[error(

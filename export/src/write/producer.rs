@@ -225,20 +225,25 @@ fn check(weight: &Weight, values: &[f32], dtype: DType, row: impl Fn(usize) -> u
     }
     match values.iter().position(|value| !fits(*value, dtype)) {
         None => Ok(()),
-        Some(at) => Err(refused(weight, row(at), values[at])),
+        Some(at) => Err(refused(weight, row(at), values[at], dtype)),
     }
 }
 
 /// Whether `value` is finite as an element of type `dtype`.
 fn fits(value: f32, dtype: DType) -> bool {
-    // Magnitudes from 65520 on round to infinity in float16; NaN fails both comparisons.
-    if dtype == DType::Float16 { value.abs() < 65520.0 } else { value.abs() <= f32::MAX }
+    // Magnitudes from 65520 on round to infinity in float16, and those beyond half of a step behind its largest number in bfloat16;
+    // NaN fails all comparisons.
+    match dtype {
+        DType::Float16 => value.abs() < 65520.0,
+        DType::Bfloat16 => value.abs() < f32::from_bits(0x7f7f_8000),
+        _ => value.abs() <= f32::MAX,
+    }
 }
 
-fn refused(weight: &Weight, row: usize, value: f32) -> WriteError {
+fn refused(weight: &Weight, row: usize, value: f32, dtype: DType) -> WriteError {
     let tensor = weight.name.clone();
     if value.is_finite() {
-        WriteError::Overflow { tensor, row, value }
+        WriteError::Overflow { tensor, row, value, dtype }
     } else {
         WriteError::NotFinite { tensor, row, value }
     }

@@ -118,6 +118,14 @@ impl Contract {
         self.outputs.logits.iter().chain(states).chain(statistics).chain(ranges).collect()
     }
 
+    /// The number formats for people: [`Contract::precision`], with that of the token table if it is another one.
+    pub fn formats(&self) -> String {
+        match &self.table.precision {
+            None => self.precision.clone(),
+            Some(table) => format!("{}, table {table}", self.precision),
+        }
+    }
+
     /// The output with the logits.
     pub fn logits(&self) -> Result<&Port, ContractError> {
         self.outputs.logits.as_ref().ok_or(ContractError::NoLogits)
@@ -371,6 +379,10 @@ pub struct Table {
     pub scales: Option<Location>,
     /// Initializer holding one packed zero point per block, if quantized with zero points.
     pub zero_points: Option<Location>,
+    /// Name of the recipe of its numbers, if they have fewer bits than those that the graph computes with: the table is that of another
+    /// graph then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
 }
 
 /// Number format of the token table.
@@ -398,7 +410,7 @@ pub enum TableFormat {
 pub struct Location {
     /// Name of the initializer in the graph.
     pub name: String,
-    /// External data file, relative to the ONNX file.
+    /// The file, relative to the ONNX file: one with external data, or an ONNX file that has its weights in itself.
     pub file: String,
     /// First byte in that file.
     pub offset: u64,

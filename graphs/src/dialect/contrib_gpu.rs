@@ -2,22 +2,27 @@
 
 use super::{AddNorm, Attended, Attention, CausalConv, Contrib, Convolved, Dialect, Heads};
 use crate::contract::{GPU_DIALECT, Padding, Update};
-use crate::ir::{Scope, Value, Weight};
+use crate::ir::{DType, Scope, Value, Weight};
 use crate::lower;
 
 /// As [`Contrib`], with the norms of queries and keys inside the fused attention, which the CPU provider refuses.
 ///
-/// Activations are float16: the CUDA provider has no float32 kernel for the fused attention, and the runtime would run every such
-/// node on the CPU without a word.
+/// Activations are float16 or bfloat16: the CUDA provider has no float32 kernel for the fused attention, and the runtime would run every
+/// such node on the CPU without a word.
 #[derive(Clone, Copy, Debug)]
 pub struct ContribGpu {
     inner: Contrib,
+    activations: DType,
 }
 
+/// The minor version of the oldest ONNX Runtime whose library for CUDA was looked into for kernels that take bfloat16: it has them for
+/// every operator of these graphs. In the source of an older one, the convolution has none.
+const BFLOAT16_RUNTIME_MINOR: u32 = 31;
+
 impl ContribGpu {
-    /// The dialect for graphs that compute such padded batches exactly.
-    pub fn new(padding: Padding) -> Self {
-        Self { inner: Contrib { padding } }
+    /// The dialect for graphs with such activations that compute such padded batches exactly.
+    pub fn new(padding: Padding, activations: DType) -> Self {
+        Self { inner: Contrib { padding }, activations }
     }
 }
 
@@ -28,7 +33,8 @@ impl Dialect for ContribGpu {
 
     fn minimum_runtime_minor(&self) -> u32 {
         // That of the convolution; the attention takes norms since 1.28.
-        self.inner.minimum_runtime_minor()
+        let kernels = self.inner.minimum_runtime_minor();
+        if self.activations == DType::Bfloat16 { kernels.max(BFLOAT16_RUNTIME_MINOR) } else { kernels }
     }
 
     fn update(&self) -> Update {

@@ -94,6 +94,7 @@ pub fn onnx_type(dtype: DType) -> i64 {
         DType::Int64 => 7,
         DType::Bool => 9,
         DType::Float16 => 10,
+        DType::Bfloat16 => 16,
         DType::Int4 => 22,
     }
 }

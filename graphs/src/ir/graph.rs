@@ -117,7 +117,7 @@ impl<'f> Graph<'f> {
         Scope { graph: self }
     }
 
-    /// Element type of the activations: float32 or float16.
+    /// Element type of the activations: float32, float16 or bfloat16.
     pub fn activations(&self) -> DType {
         self.activations
     }

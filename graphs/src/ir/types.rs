@@ -12,6 +12,8 @@ pub enum DType {
     Float32,
     /// 16-bit IEEE float.
     Float16,
+    /// 16-bit float with the range of float32 and 8 bits of precision.
+    Bfloat16,
     /// 64-bit signed integer.
     Int64,
     /// 32-bit signed integer.
@@ -36,7 +38,7 @@ impl DType {
         match self {
             DType::Int64 => 64,
             DType::Float32 | DType::Int32 => 32,
-            DType::Float16 | DType::Int16 | DType::Uint16 => 16,
+            DType::Float16 | DType::Bfloat16 | DType::Int16 | DType::Uint16 => 16,
             DType::Int8 | DType::Uint8 | DType::Bool => 8,
             DType::Int4 => 4,
         }
@@ -57,6 +59,7 @@ impl DType {
         match self {
             DType::Float32 => "float32",
             DType::Float16 => "float16",
+            DType::Bfloat16 => "bfloat16",
             DType::Int64 => "int64",
             DType::Int32 => "int32",
             DType::Int16 => "int16",

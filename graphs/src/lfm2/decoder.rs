@@ -302,5 +302,6 @@ fn describe(table: &Weight, packed: bool) -> Table {
             blocks.zero_points.then(|| location(format!("{}.zero_points", table.name))),
         ),
     };
-    Table { rows: table.rows(), columns: table.columns(), format, values: location(values), scales, zero_points }
+    let values = location(values);
+    Table { rows: table.rows(), columns: table.columns(), format, values, scales, zero_points, precision: None }
 }

@@ -61,8 +61,8 @@ pub(super) fn attention_bias<'g>(at: Scope<'g>, tokens: Tokens<'g>) -> Value<'g>
     })
 }
 
-/// The score of a key that must not be seen. Half of float32's range and float16's whole one: both vanish in the softmax and
-/// neither overflows when a score is added.
+/// The score of a key that must not be seen. Float16's whole range, and of float32 and bfloat16, whose range is the same, a part: all
+/// vanish in the softmax and none overflows when a score is added.
 pub(super) fn hidden(dtype: DType) -> f64 {
     if dtype == DType::Float16 { -60000.0 } else { -1e30 }
 }

@@ -157,7 +157,7 @@ impl Subject {
         let contract = package.contract();
         Self {
             graph: shown(package.graph()),
-            precision: contract.precision.clone(),
+            precision: contract.formats(),
             dialect: contract.dialect.clone(),
             prefill: decoder.settings().prefill,
         }

@@ -54,7 +54,7 @@ pub(super) fn load(
     let decoder = decoder(settings, &package, cancel);
     let tokenizer = tokenizer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)).map_err(CliError::failed)?;
     let Placed { decoder, provider } = decoder?;
-    let (placement, precision) = (decoder.placed(), decoder.contract().precision.clone());
+    let (placement, precision) = (decoder.placed(), decoder.contract().formats());
     let mut engine = Engine::new(decoder, tokenizer, template);
     engine.speculate(settings.speculate.map_or(0, usize::from)).map_err(CliError::failed)?;
 

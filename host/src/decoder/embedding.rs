@@ -12,6 +12,8 @@ use half::f16;
 use lfm2_graphs::contract::{DType, Location, Table, TableFormat};
 use lfm2_graphs::format::{Blocks, unpack_row};
 
+use crate::package::is_tensor_at;
+
 /// The table of a graph, opened.
 pub(super) struct Embedding {
     values: Part,
@@ -81,6 +83,11 @@ impl Embedding {
     }
 }
 
+/// Whether a file is a graph with its weights in it, and none of weights alone.
+fn is_graph(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "onnx")
+}
+
 /// Numbers of float16 or float32, low bytes first, as float32.
 fn widen(bytes: &[u8], dtype: DType, out: &mut [f32]) {
     if dtype == DType::Float16 {
@@ -117,6 +124,10 @@ impl Part {
         let end = needed.filter(|needed| needed == length).and_then(|length| offset.checked_add(length));
         if end.is_none_or(|end| end > found) {
             return Err(EmbeddingError::Length { path, name: name.clone(), rows, bytes });
+        }
+        // A tool that has written the graph anew has put its weights elsewhere, and kept the description.
+        if is_graph(&path) && !is_tensor_at(&opened, *offset, *length).map_err(unreadable)? {
+            return Err(EmbeddingError::Moved { path, name: name.clone() });
         }
         Ok(Self { file: opened, path, offset: *offset, bytes: vec![0; bytes] })
     }
@@ -157,6 +168,14 @@ pub enum EmbeddingError {
         /// What the system said.
         source: io::Error,
     },
+    /// A graph that carries the table, but not where it did.
+    #[error("{path} does not have {name} where its description says: something has written the file anew; fetch or export the package again", path = path.display())]
+    Moved {
+        /// The ONNX file.
+        path: PathBuf,
+        /// Name of the initializer.
+        name: String,
+    },
     /// A file that is too short, or another one than was described.
     #[error("{path} does not hold {name} as described, {rows} rows of {bytes} bytes; fetch or export the package again", path = path.display())]
     Length {
@@ -185,7 +204,8 @@ mod tests {
     }
 
     fn table(format: TableFormat, columns: usize, bytes: usize) -> Table {
-        Table { rows: 2, columns, format, values: location("table", BEFORE, bytes), scales: None, zero_points: None }
+        let values = location("table", BEFORE, bytes);
+        Table { rows: 2, columns, format, values, scales: None, zero_points: None, precision: None }
     }
 
     fn folder(bytes: &[u8]) -> tempfile::TempDir {
@@ -227,6 +247,29 @@ mod tests {
         let row = zeros.row(1).unwrap();
         assert_eq!((&row[..2], &row[16..18]), (&[2.0, 4.0][..], &[0.0, 20.0][..]));
         assert_eq!(zeros.row(0).unwrap()[16..18], [0.0, 10.0]);
+    }
+
+    #[test]
+    fn a_graph_that_was_written_anew_is_told() {
+        let values = [1.0_f32, -2.5, 0.25, 7.0];
+        let folder = tempfile::tempdir().unwrap();
+        // What an ONNX file has in front of the bytes of a tensor.
+        let file: Vec<u8> = [0x4a, 16].into_iter().chain(values.iter().flat_map(|it| it.to_le_bytes())).collect();
+        fs::write(folder.path().join("x.onnx"), &file).unwrap();
+        let at = |offset| {
+            let mut described = table(TableFormat::Dense { dtype: DType::Float32 }, 2, 16);
+            described.values = Location { file: "x.onnx".to_owned(), offset, ..described.values };
+            described
+        };
+        assert_eq!(Embedding::open(folder.path(), &at(2)).unwrap().row(1).unwrap(), &values[2..]);
+        for moved in [[0x4a, 15], [0x42, 16]] {
+            fs::write(folder.path().join("x.onnx"), [&moved, &file[2..]].concat()).unwrap();
+            let message = Embedding::open(folder.path(), &at(2)).err().unwrap().to_string();
+            assert!(message.contains("x.onnx does not have table where"), "{message}");
+        }
+        fs::write(folder.path().join("x.onnx"), &file[2..]).unwrap();
+        let message = Embedding::open(folder.path(), &at(0)).err().unwrap().to_string();
+        assert!(message.contains("x.onnx does not have table where"), "{message}");
     }
 
     #[test]

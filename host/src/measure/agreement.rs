@@ -80,7 +80,7 @@ pub fn agreement(
     let fidelity = found.fidelity.ok_or(EvaluationError::Nothing)?;
     Ok(Agreement {
         reference: super::subject::file_name(reference),
-        precision: reference.contract().precision.clone(),
+        precision: reference.contract().formats(),
         tokens: found.tokens,
         top1: fidelity.agreement.value,
         mean_kld: fidelity.divergence.mean.value,

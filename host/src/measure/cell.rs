@@ -242,7 +242,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     Ok(Measured {
         library: runtime.library().to_owned(),
         runtime_version: runtime.version().to_owned(),
-        precision: decoder.contract().precision.clone(),
+        precision: decoder.contract().formats(),
         dialect: decoder.contract().dialect.clone(),
         device,
         settings,

@@ -1,9 +1,9 @@
-//! One entry of an ONNX file's `metadata_props`, read without the rest of the file.
+//! One entry of an ONNX file's `metadata_props`, read without the rest of the file, and where tensors lie in it.
 //!
 //! An ONNX file is one protobuf message, `ModelProto`: a sequence of fields, each a key (number and wire type) and a value
 //! of known length. The graph, which may be gigabytes, is one of the fields and is skipped.
 
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 /// Number of the field `graph` in `ModelProto`. A file without it is no model.
 const GRAPH: u64 = 7;
@@ -16,6 +16,9 @@ const KEY: u64 = 1;
 
 /// Number of the field `value` in `StringStringEntryProto`.
 const VALUE: u64 = 2;
+
+/// Number of the field `raw_data` in `TensorProto`, with the wire type of what has a length.
+const RAW_DATA: u8 = 9 << 3 | 2;
 
 /// Longest entry that is read. A contract has some ten kilobytes.
 const LONGEST_ENTRY: u64 = 16 << 20;
@@ -35,6 +38,22 @@ pub(super) fn find(file: impl Read + Seek, length: u64, wanted: &str) -> Result<
         }
     }
     if has_graph { Ok(found) } else { Err(MetadataError::NoGraph) }
+}
+
+/// Whether an ONNX file has the bytes of a tensor, `length` of them, from `offset` on: that is what stands in front of them then.
+pub(crate) fn is_tensor_at(mut file: impl Read + Seek, offset: u64, length: u64) -> io::Result<bool> {
+    let mut before = vec![RAW_DATA];
+    let mut left = length;
+    while left >= 0x80 {
+        before.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    before.push(left as u8);
+    let Some(start) = offset.checked_sub(before.len() as u64) else { return Ok(false) };
+    let mut found = vec![0; before.len()];
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut found)?;
+    Ok(found == before)
 }
 
 /// The value of an entry if its key is `wanted`.

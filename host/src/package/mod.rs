@@ -1,5 +1,6 @@
 //! Packages: what the exporter writes and this program opens.
 
+mod again;
 mod files;
 mod metadata;
 mod pair;
@@ -15,6 +16,7 @@ use lfm2_graphs::contract::{
 
 pub(crate) use files::{hash_problem, path_in, sha256, size_problem};
 use metadata::MetadataError;
+pub(crate) use metadata::is_tensor_at;
 pub use pair::Pair;
 pub use prefill::Prefill;
 
@@ -250,18 +252,20 @@ pub enum PackageError {
         companion: PathBuf,
     },
     /// A provider that the package has no graphs for.
-    #[error("{graph} has no graphs for --ep {target} beside it; write them with `lfm2-export MODEL --for cpu,{target} --out {out}`, whose list replaces the graphs that are there: name what else is to stay", graph = graph.display(), out = out.display())]
+    #[error("{graph} has no graphs for --ep {target} beside it; write them with `{command}`, which exports the checkpoint MODEL again{notes}", graph = graph.display())]
     NoTarget {
         /// The general graph.
         graph: PathBuf,
         /// What the graphs were to be for.
         target: Target,
-        /// What the package was exported to.
-        out: PathBuf,
+        /// What writes them.
+        command: String,
+        /// What there is to say about it, behind semicolons; empty if nothing.
+        notes: String,
     },
     /// Graphs that were not exported together.
     #[error(
-        "the graphs for --ep {target} beside {graph} do not belong to it; export the model again with --for cpu,{target}, whose list replaces the graphs that are there:\n{problems}",
+        "the graphs for --ep {target} beside {graph} do not belong to it; write them again with `{command}`, MODEL being the checkpoint:\n{problems}",
         graph = graph.display(),
         problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
     )]
@@ -270,6 +274,8 @@ pub enum PackageError {
         graph: PathBuf,
         /// What the graphs are for.
         target: Target,
+        /// What writes them again.
+        command: String,
         /// One sentence for each difference.
         problems: Vec<String>,
     },

@@ -66,7 +66,12 @@ impl Package {
 
     /// The graph for `purpose` on `target` in the package of this one.
     fn beside(&self, target: Target, purpose: Purpose) -> Result<Self, PackageError> {
-        let missing = || PackageError::NoTarget { graph: self.graph.clone(), target, out: self.exported_to() };
+        let missing = || PackageError::NoTarget {
+            graph: self.graph.clone(),
+            target,
+            command: self.export_again(target),
+            notes: self.notes_on_again(),
+        };
         let name = self.graph.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?;
         let graph = self.graph.with_file_name(target.graph_name(name, purpose).ok_or_else(missing)?);
         if let Some((manifest, name)) = self.listed() {
@@ -88,12 +93,7 @@ impl Package {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(PackageError::Pair { graph: self.graph.clone(), target, problems })
-    }
-
-    /// What `--out` was when the package was exported: the folder of the layout of the hub, or the ONNX file.
-    fn exported_to(&self) -> std::path::PathBuf {
-        if self.graph.parent() == Some(&*self.folder) { self.graph.clone() } else { self.folder.join("") }
+        Err(PackageError::Pair { graph: self.graph.clone(), target, command: self.export_again(target), problems })
     }
 }
 

@@ -13,6 +13,11 @@ pub(super) const HUB_FOLDER: &str = "onnx";
 /// Precisions in the order of preference: small and fast before exact. Recipes of other names come last.
 const PRECISIONS: [&str; 6] = ["q4", "q4-mixed", "q4f16", "q8", "fp16", "fp32"];
 
+/// Whether the exporter has a recipe of its own with this name.
+pub(super) fn is_preset(precision: &str) -> bool {
+    PRECISIONS.contains(&precision)
+}
+
 /// Dialects in the order of preference: the one with the fast kernels of the processor first.
 const DIALECTS: [&str; 2] = ["contrib", "portable"];
 

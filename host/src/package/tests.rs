@@ -30,6 +30,7 @@ fn contract(precision: &str, dialect: &str) -> Contract {
             values,
             scales: None,
             zero_points: None,
+            precision: None,
         },
         preferred: true,
         weight_bytes: 0,

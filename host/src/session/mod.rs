@@ -188,6 +188,7 @@ fn element_type(dtype: DType) -> TensorElementType {
     match dtype {
         DType::Float32 => TensorElementType::Float32,
         DType::Float16 => TensorElementType::Float16,
+        DType::Bfloat16 => TensorElementType::Bfloat16,
         DType::Int64 => TensorElementType::Int64,
         DType::Int32 => TensorElementType::Int32,
         DType::Int16 => TensorElementType::Int16,

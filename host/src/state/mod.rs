@@ -2,7 +2,7 @@
 
 mod rollback;
 
-use half::f16;
+use half::{bf16, f16};
 use lfm2_graphs::contract::{self, ContractError, DType, Update};
 use ort::memory::{AllocationDevice, Allocator};
 use ort::session::{IoBinding, SessionOutputs};
@@ -301,6 +301,7 @@ impl StateTensor {
         let mut resized = allocate(&self.spec, &with_rows(&self.spec, &self.empty, capacity))?;
         match self.spec.past.dtype {
             DType::Float16 => copy_rows::<f16>(&self.value, &mut resized, len)?,
+            DType::Bfloat16 => copy_rows::<bf16>(&self.value, &mut resized, len)?,
             DType::Int8 => copy_rows::<i8>(&self.value, &mut resized, len)?,
             _ => copy_rows::<f32>(&self.value, &mut resized, len)?,
         }
@@ -341,6 +342,7 @@ impl StateTensor {
         };
         let values = match self.spec.past.dtype {
             DType::Float16 => used::<f16>(value, rows)?.into_iter().map(f16::to_f32).collect(),
+            DType::Bfloat16 => used::<bf16>(value, rows)?.into_iter().map(bf16::to_f32).collect(),
             DType::Int8 => used::<i8>(value, rows)?.into_iter().map(f32::from).collect(),
             _ => used::<f32>(value, rows)?,
         };
@@ -362,6 +364,7 @@ fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateE
     let dtype = match spec.past.dtype {
         DType::Float32 => TensorElementType::Float32,
         DType::Float16 => TensorElementType::Float16,
+        DType::Bfloat16 => TensorElementType::Bfloat16,
         DType::Int8 => TensorElementType::Int8,
         dtype => return Err(StateError::Type { name: spec.past.name.clone(), dtype }),
     };
@@ -380,6 +383,7 @@ fn allocate(spec: &contract::State, shape: &[usize]) -> Result<DynTensor, StateE
 fn clear(spec: &contract::State, tensor: &mut DynTensor) -> Result<(), StateError> {
     match spec.past.dtype {
         DType::Float16 => tensor.try_extract_tensor_mut::<f16>()?.1.fill(f16::ZERO),
+        DType::Bfloat16 => tensor.try_extract_tensor_mut::<bf16>()?.1.fill(bf16::ZERO),
         DType::Int8 => tensor.try_extract_tensor_mut::<i8>()?.1.fill(0),
         _ => tensor.try_extract_tensor_mut::<f32>()?.1.fill(0.0),
     }
@@ -390,6 +394,7 @@ fn clear(spec: &contract::State, tensor: &mut DynTensor) -> Result<(), StateErro
 fn copy_elements(spec: &contract::State, from: &DynTensor, to: &mut DynTensor) -> Result<(), StateError> {
     match spec.past.dtype {
         DType::Float16 => to.try_extract_tensor_mut::<f16>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
+        DType::Bfloat16 => to.try_extract_tensor_mut::<bf16>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
         DType::Int8 => to.try_extract_tensor_mut::<i8>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
         _ => to.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(from.try_extract_tensor()?.1),
     }
@@ -486,7 +491,7 @@ mod tests {
     #[test]
     fn growing_keeps_the_rows_of_every_head() {
         Runtime::load(None).unwrap();
-        for dtype in [DType::Float32, DType::Float16, DType::Int8] {
+        for dtype in [DType::Float32, DType::Float16, DType::Bfloat16, DType::Int8] {
             let mut state = State::new(&[cache(dtype)], GROWTH, Memory::Shared).unwrap();
             let value = |head: usize, row: usize, column: usize| (head * 50 + row * 10 + column) as f32;
             let rows = |len: usize| -> Vec<f32> {
@@ -499,6 +504,10 @@ mod tests {
                     DType::Float16 => {
                         state.tensors[0].value.try_extract_tensor_mut::<f16>().unwrap().1[index] =
                             f16::from_f32(number);
+                    }
+                    DType::Bfloat16 => {
+                        state.tensors[0].value.try_extract_tensor_mut::<bf16>().unwrap().1[index] =
+                            bf16::from_f32(number);
                     }
                     DType::Int8 => {
                         state.tensors[0].value.try_extract_tensor_mut::<i8>().unwrap().1[index] = number as i8;

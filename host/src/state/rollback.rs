@@ -3,7 +3,7 @@
 //! The state is the last `conv_L_cache - 1` columns of B*x, and a run overwrites them. With the columns from before the run and
 //! those of the run itself, the state after any of its tokens is a copy of some of them, exact to the bit.
 
-use half::f16;
+use half::{bf16, f16};
 use lfm2_graphs::contract::{self, DType, Port, StateKind};
 use ort::memory::MemoryInfo;
 use ort::session::{IoBinding, SessionOutputs};
@@ -41,6 +41,7 @@ impl History {
         self.columns = None;
         match self.port.dtype {
             DType::Float16 => copy::<f16>(state, &mut self.before),
+            DType::Bfloat16 => copy::<bf16>(state, &mut self.before),
             _ => copy::<f32>(state, &mut self.before),
         }
     }
@@ -66,6 +67,7 @@ impl History {
         let wrong = || StateError::Shape { name: name.clone() };
         match self.port.dtype {
             DType::Float16 => cut::<f16>(&self.before, columns, state, tokens).ok_or_else(wrong),
+            DType::Bfloat16 => cut::<bf16>(&self.before, columns, state, tokens).ok_or_else(wrong),
             _ => cut::<f32>(&self.before, columns, state, tokens).ok_or_else(wrong),
         }
     }

@@ -194,6 +194,7 @@ fn numbers_that_cannot_be_stored_are_refused_with_their_place() {
     let source = Source::Transposed { weight: weight(&[2, 32], Format::Dense(DType::Float16)) };
     let error = produced(&large, &plain(), &initializer(DType::Float16, &[32, 2], source)).unwrap_err();
     assert!(matches!(&error, WriteError::Overflow { row: 1, .. }), "{error}");
+    assert!(dense(DType::Bfloat16).is_ok(), "it has the range of float32");
 
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         values[3] = bad;
@@ -206,6 +207,26 @@ fn numbers_that_cannot_be_stored_are_refused_with_their_place() {
             assert!(matches!(&error, WriteError::NotFinite { row: 0, tensor, .. } if tensor == "w.weight"), "{error}");
         }
     }
+}
+
+#[test]
+fn bfloat16_is_rounded_to_the_nearest_and_keeps_what_it_can_hold() {
+    // The last of these are halfway between two, of which the even one is taken; what lies behind the largest number is refused.
+    let (step, largest) = (2.0_f32.powi(-7), f32::from_bits(0x7f7f_0000));
+    let given = [0.0, -2.5, 1e-40, largest, 1.0 + 0.49 * step, 1.0 + 0.51 * step, 1.0 + 0.5 * step, 1.0 + 1.5 * step];
+    let stored = [0.0, -2.5, f32::from_bits(0x0001_0000), largest, 1.0, 1.0 + step, 1.0, 1.0 + 2.0 * step];
+    let dense = |values: &[f32]| {
+        let (_folder, checkpoint) = checkpoint(&[2, 4], values);
+        let source = Source::Dense { weight: weight(&[2, 4], Format::Dense(DType::Bfloat16)) };
+        produced(&checkpoint, &plain(), &initializer(DType::Bfloat16, &[2, 4], source))
+    };
+    let wide = |bytes: Vec<u8>| -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect()
+    };
+    assert_eq!(wide(dense(&given).unwrap()), stored);
+    assert_eq!(wide(dense(&stored).unwrap()), stored);
+    let error = dense(&[0.0, 0.0, 0.0, 0.0, 0.0, f32::MAX, 0.0, 0.0]).unwrap_err();
+    assert!(matches!(&error, WriteError::Overflow { row: 1, dtype: DType::Bfloat16, .. }), "{error}");
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn load(
     };
     let graph = |(package, placement): (&Package, _)| GraphFacts {
         file: package.graph().display().to_string(),
-        precision: package.contract().precision.clone(),
+        precision: package.contract().formats(),
         placement,
     };
     facts.graphs = graphs.iter().zip(placements).map(graph).collect();

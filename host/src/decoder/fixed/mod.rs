@@ -120,7 +120,7 @@ impl FixedDecoder {
         let keys = contract.states.iter().find(|state| state.kind == StateKind::Key);
         DecoderSettings {
             chunk: self.chunk(),
-            prefill: contract.precision.clone(),
+            prefill: contract.formats(),
             speculate: 0,
             kv: keys.map_or("none", |state| state.past.dtype.name()).to_owned(),
         }

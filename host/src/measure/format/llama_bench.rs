@@ -64,6 +64,7 @@ pub(super) fn line(row: &Row, output: &mut dyn Write) -> io::Result<()> {
     let is_cpu = row.provider == "cpu";
     let kv = match row.kv.as_deref() {
         Some("float16") => "f16",
+        Some("bfloat16") => "bf16",
         Some("int8") => "i8",
         _ => "f32",
     };
