@@ -448,10 +448,25 @@ fn compiled_graphs_answer_and_go_stale() {
     };
     let row = measured(&[]);
     assert_eq!((&row["status"], &row["cache_hit"]), (&"ok".into(), &false.into()), "{row}");
-    assert_eq!(row["compile_ns"], row["session_ns"], "{row}");
+    assert_eq!(row["session_with_compiling_ns"], row["session_ns"], "{row}");
+    // Both graphs, and the token table, which the host reads. Nothing of the processor's graph.
+    let names = |row: &Value| {
+        let files = row["model_files"].as_array().unwrap().iter();
+        files.map(|file| file["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let found = names(&row);
+    assert_eq!(found[..2], ["package/lfm2.qnn-chunk.onnx", "package/lfm2.qnn-token.onnx"], "{row}");
+    assert_eq!((found[2..].contains(&"package/lfm2.onnx_data".to_owned()), &row["dialect"]), (true, &"qnn".into()));
+    assert_eq!(row["model_sha256"].as_str().unwrap().len(), 2 * 64 + 1);
+    assert_eq!(row["model_filename"], "package/lfm2.onnx");
     let row = measured(&["--compiled", &format!("{compiled}/SM8750")]);
-    assert_eq!((&row["cache_hit"], &row["compile_ns"]), (&true.into(), &Value::Null), "{row}");
+    assert_eq!((&row["cache_hit"], &row["session_with_compiling_ns"]), (&true.into(), &Value::Null), "{row}");
     assert_eq!(row["placement"], serde_json::json!({"QNNExecutionProvider": 2}), "{row}");
+    // What was compiled, and still the table.
+    let found = names(&row);
+    assert_eq!(found[..2], ["SM8750/lfm2.qnn-chunk.onnx", "SM8750/lfm2.qnn-token.onnx"], "{row}");
+    assert!(found[2..].iter().any(|name| name.starts_with("SM8750/") && name.ends_with(".bin")), "{row}");
+    assert!(found.contains(&"package/lfm2.onnx_data".to_owned()), "{row}");
 
     // A context of another export, another runtime, and a file that is cut short.
     let description = out.path().join("SM8550/lfm2.compiled.json");

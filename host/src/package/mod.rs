@@ -5,6 +5,7 @@ mod metadata;
 mod pair;
 mod prefill;
 mod select;
+mod used;
 
 use std::fs::{self, File};
 use std::path::{self, Path, PathBuf};
@@ -17,6 +18,7 @@ pub(crate) use files::{hash_problem, path_in, sha256, size_problem};
 use metadata::MetadataError;
 pub use pair::Pair;
 pub use prefill::Prefill;
+pub use used::{FileRole, UsedFile};
 
 /// One graph of a package, described and complete.
 #[derive(Clone, Debug)]
