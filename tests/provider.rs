@@ -489,6 +489,31 @@ fn compiled_graphs_answer_and_go_stale() {
     assert!(message.contains("lfm2.qnn-token.onnx has 100 bytes"), "{message}");
 }
 
+/// Compilers cannot be stopped: the program ends at once, and nothing half done is left.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_compilation_leaves_nothing() {
+    if present("qnn").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Q4Mixed, &[Target::Qnn], 16, 64));
+    for signal in ["-INT", "-TERM"] {
+        let out = TempDir::new().unwrap();
+        let mut command = host(&["compile", "--ep", "qnn", "--soc", "SM8750", "--model"]);
+        command.arg(&exported.graph).arg("--out").arg(out.path());
+        let mut child = command.spawn().unwrap();
+        let is_begun = || out.path().read_dir().unwrap().count() > 0;
+        while !is_begun() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+            std::thread::yield_now();
+        }
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
+        assert!(!is_begun(), "{signal}");
+    }
+}
+
 /// The whole package on the simulator: chunks, then 64 tokens whose states are carried, against the processor.
 #[test]
 fn the_simulator_computes_what_the_processor_computes() {

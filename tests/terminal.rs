@@ -186,6 +186,6 @@ fn being_asked_to_end_ends_the_chat_and_leaves_the_terminal_as_it_was() {
         }
         chat.signals("-TERM");
         assert_eq!(chat.ended(), Some(130));
-        assert!(chat.has_lines());
+        assert!(chat.has_lines(), "answering: {is_answering}");
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::error::Exit;
 use super::provider::ProviderArgs;
 use super::{CliError, Problems, interrupt};
+use crate::cancel::Cancel;
 use crate::compiled::{Compiling, PROVIDER};
 use crate::package::Package;
 use crate::provider::{SessionOptions, soc};
@@ -77,7 +78,8 @@ pub(super) fn run(args: CompileArgs, quiet: bool) -> Result<Exit, CliError> {
     problems.distinct()?;
     let Some(&provider) = settings.providers.first() else { return Ok(Exit::Done) };
 
-    interrupt::leaves_nothing_in(&args.out).map_err(CliError::failed)?;
+    let cancel = Cancel::new();
+    interrupt::leaves_nothing_in(&args.out, &cancel).map_err(CliError::failed)?;
     let package = Package::open(&args.model).map_err(CliError::failed)?;
     package.require(Purpose::General).map_err(CliError::failed)?;
     let pair = package.pair(Target::Qnn).map_err(CliError::failed)?;
@@ -90,9 +92,12 @@ pub(super) fn run(args: CompileArgs, quiet: bool) -> Result<Exit, CliError> {
         let folder = compiling.compile(soc, &args.out, &mut |graph| {
             let name = graph.graph().file_name().unwrap_or_default().to_string_lossy();
             spinner.set_message(format!("compiling {name} for {} ({})", soc.name, soc.sold_as));
-            true
+            !cancel.is_cancelled()
         });
         spinner.finish_and_clear();
+        if cancel.is_cancelled() {
+            return Ok(Exit::Interrupted);
+        }
         let Some(folder) = folder.map_err(CliError::failed)? else { return Ok(Exit::Interrupted) };
         let row = Row {
             soc: soc.name,

@@ -23,7 +23,7 @@ const DEFERENCE: Duration = Duration::from_secs(2);
 pub(super) fn watch() -> Result<(), InterruptError> {
     let act = || match &mut *TERMINATION.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(action) => action(),
-        None => platform::terminate(),
+        None => end(),
     };
     platform::on_termination(act).map_err(InterruptError::Termination)
 }
@@ -57,10 +57,11 @@ pub(super) fn stops_answers(cancel: &Cancel) -> Result<(), InterruptError> {
 }
 
 /// From now on Ctrl-C, or being asked to end, ends the program at once, and what it has half compiled into `out` is removed: compilers cannot be
-/// stopped, and take minutes.
-pub(super) fn leaves_nothing_in(out: &Path) -> Result<(), InterruptError> {
-    let out = out.to_owned();
+/// stopped, and take minutes. The request is made too, for what fails meanwhile because it is removed.
+pub(super) fn leaves_nothing_in(out: &Path, cancel: &Cancel) -> Result<(), InterruptError> {
+    let (out, request) = (out.to_owned(), cancel.clone());
     let handler = move || {
+        request.cancel();
         compiled::remove_partial(&out);
         leave();
     };
@@ -74,20 +75,24 @@ pub(super) fn leaves_nothing_in(out: &Path) -> Result<(), InterruptError> {
 pub(super) fn is_for_the_parent() {
     on_termination(|| {
         thread::sleep(DEFERENCE);
-        platform::terminate();
+        end();
     });
+}
+
+/// Ends the program as being asked to does by itself.
+fn end() {
+    platform::terminate();
+    // Which does nothing to the first process of a container.
+    leave();
 }
 
 fn on_termination(action: impl FnMut() + Send + 'static) {
     *TERMINATION.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
 }
 
-#[expect(
-    clippy::exit,
-    reason = "whoever presses Ctrl-C twice waits for nothing; whatever is being written gets its name only when whole"
-)]
-fn leave() {
-    std::process::exit(130)
+/// Whoever presses Ctrl-C twice waits for nothing, and whatever is being written gets its name only when it is whole.
+fn leave() -> ! {
+    platform::leave(130)
 }
 
 /// Ctrl-C, or being asked to end, could not be taken over.

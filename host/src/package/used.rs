@@ -53,7 +53,8 @@ impl UsedFile {
 }
 
 impl Package {
-    /// The graph, its weights, and [`Package::table_files`], each once. Nothing if no manifest lists all of them.
+    /// The graph, its weights, and the files with the token table if the host reads its rows for the graph, each once. Nothing if no
+    /// manifest lists all of them.
     pub fn used_files(&self) -> Option<Vec<UsedFile>> {
         let (manifest, name) = self.listed()?;
         let graph = manifest.graphs.iter().find(|graph| graph.file == name)?;

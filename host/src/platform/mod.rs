@@ -14,7 +14,7 @@ pub use memory::{peak_memory, reset_peak_memory};
 pub use process::{end, ended, is_running, keep_from_interrupts, output_within, wait_within};
 pub use sensors::{ThermalZone, core_frequencies, thermal_zones};
 pub use streams::divert_output;
-pub use termination::{on_termination, terminal_as_it_is, terminate};
+pub use termination::{leave, on_termination, terminal_as_it_is, terminate};
 
 use std::env;
 use std::ffi::OsString;

@@ -1,4 +1,9 @@
 //! Being asked to end, by those who run programs: SIGTERM.
+#![allow(
+    unsafe_code,
+    reason = "the standard library ends a process only with all that libraries have asked for before"
+)]
+#![allow(clippy::exit, reason = "whoever calls it has nothing more to do")]
 
 use std::io;
 
@@ -39,6 +44,20 @@ pub fn terminate() {
         if let Err(error) = asked.thread_unblock().and_then(|()| raise(Signal::SIGTERM)) {
             tracing::error!("this process cannot end itself: {error}");
         }
+    }
+}
+
+/// Ends this process with this status at once, whatever other threads do. Nothing is put in order: libraries that do so when a program ends
+/// crash where their own threads go on meanwhile, as ONNX Runtime and compilers of NPUs do.
+pub fn leave(status: i32) -> ! {
+    #[cfg(unix)]
+    {
+        // SAFETY: it takes a number and does not return; nothing is borrowed, and no memory is looked at.
+        unsafe { nix::libc::_exit(status) }
+    }
+    #[cfg(not(unix))]
+    {
+        std::process::exit(status)
     }
 }
 
