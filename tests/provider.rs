@@ -18,7 +18,7 @@ use lfm2_host::engine::{Engine, FinishReason};
 use lfm2_host::evaluate::{EvaluationError, Pass, evaluate};
 use lfm2_host::generation::{Generation, GenerationDefaults, Overrides};
 use lfm2_host::measure::agreement::agreement as agreement_with;
-use lfm2_host::package::{Package, PackageError};
+use lfm2_host::package::{FileRole, Package, PackageError};
 use lfm2_host::provider::{self, Fallback, Provider, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::text::Tokenizer;
@@ -319,6 +319,30 @@ fn works(name: &str) -> bool {
     let outcome = run(host(&["doctor", "--json", "--ep", name]));
     let report: Value = serde_json::from_str(&outcome.output).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
     report["works"].as_bool().unwrap()
+}
+
+/// Of each provider's graphs their own files, and not those of the processor's graph.
+#[test]
+fn every_graph_lists_what_it_is_loaded_from() {
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Fp16, &[Target::Qnn, Target::Cuda], 16, 64));
+    let package = Package::open(&exported.graph).unwrap();
+    let pair = package.pair(Target::Qnn).unwrap();
+    for (graph, name) in [
+        (package.dynamic(Target::Cuda).unwrap(), "package/lfm2.cuda.onnx"),
+        (pair.chunk, "package/lfm2.qnn-chunk.onnx"),
+        (pair.token, "package/lfm2.qnn-token.onnx"),
+    ] {
+        let files = graph.used_files().unwrap();
+        let graphs: Vec<_> = files.iter().filter(|file| file.role == FileRole::Graph).map(|file| &*file.name).collect();
+        assert_eq!((graphs, files.len() > 1), (vec![name], true), "{files:?}");
+        for file in &files {
+            let path = exported.package().parent().unwrap().join(&file.name);
+            assert_eq!(path.metadata().unwrap().len(), file.size, "{}", file.name);
+        }
+        // The token table is looked up by the host, or is one of the weights.
+        let table = format!("package/{}", graph.contract().table.values.file);
+        assert!(files.iter().any(|file| file.name == table), "{files:?}");
+    }
 }
 
 /// Every provider answers from one package, or is told not to be here with what to do.
