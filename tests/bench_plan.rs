@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::Target;
-use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, rollback, with_static};
+use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, rollback, with_prefill, with_static};
 use lfm2_tests::programs::{Outcome, run};
 use serde_json::Value;
 
@@ -116,6 +116,41 @@ fn no_cell_is_measured_for_nobody() {
     };
     while is_there() {
         std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn being_asked_to_end_leaves_whole_rows_to_go_on_from() {
+    // `timeout` asks the program alone, Slurm all processes at once.
+    for is_everybody in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("rows.jsonl");
+        // So many repetitions that the second cell does not end by itself.
+        let arguments =
+            ["-p", "1,8", "-n", "0", "-t", "1", "-r", "100000", "-o", "jsonl", "--out", out.to_str().unwrap()];
+        let start = |arguments: &[&str]| {
+            let mut command = bench(arguments);
+            command.arg("--model").arg(&PACKAGE.graph);
+            command.spawn().unwrap()
+        };
+        let child = start(&[&arguments[..], &["--cell-timeout", "4"]].concat());
+        let parent = child.id();
+        while fs::read_to_string(&out).unwrap_or_default().is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let worker = worker(parent);
+        let asked = if is_everybody { vec![worker.clone(), parent.to_string()] } else { vec![parent.to_string()] };
+        assert!(Command::new("kill").arg("-TERM").args(asked).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!Path::new("/proc").join(&worker).exists(), "the process of the cell is ended too");
+        let text = fs::read_to_string(&out).unwrap();
+        assert!(text.ends_with("}\n") && tests(&rows(&text)) == [(1, 0, 1)], "{text}");
+        let output =
+            start(&[&arguments[..], &["--resume", "--cell-timeout", "1"]].concat()).wait_with_output().unwrap();
+        assert_eq!((output.status.code(), tests(&file(&out))), (Some(1), vec![(1, 0, 1), (8, 0, 1)]));
+        assert!(fs::read_to_string(&out).unwrap().starts_with(&text), "what was there stays");
     }
 }
 
@@ -293,6 +328,105 @@ fn rows_say_how_far_the_model_is_from_the_exact_one() {
     let other = Exported::new("resaved", contrib(Precision::Fp32));
     let errors = measure(&["--reference", other.graph.to_str().unwrap()]).failure(2);
     assert!(errors.contains("--reference") && errors.contains("token ids"), "{errors}");
+}
+
+/// Takes the companion out of a package, as if it had been exported without.
+fn without_companion(package: &Path) {
+    let path = package.join("lfm2.manifest.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    manifest["graphs"].as_array_mut().unwrap().retain(|graph| graph["purpose"] == "general");
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
+#[test]
+fn rows_name_every_graph_that_ran_and_cells_differ_by_it() {
+    let exported = Exported::new(TINY_CHAT, with_prefill(Precision::Q4));
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |arguments: &[&str], name: &str| {
+        let out = folder.path().join(name);
+        let mut command = bench(&["-n", "0", "-t", "1", "-r", "1", "-o", "jsonl", "--resume", "--verify"]);
+        command.args(arguments).arg("--out").arg(&out).arg("--model").arg(&exported.graph);
+        rows(&run(command).answer())
+    };
+    let found = measure(&["-p", "8,300", "--chunk", "8,512"], "rows.jsonl");
+    let manifest = fs::read_to_string(exported.package().join("lfm2.manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let listed = |name: &str| {
+        let files = manifest["files"].as_array().unwrap();
+        files.iter().find(|file| format!("package/{}", file["name"].as_str().unwrap()) == name).unwrap()
+    };
+    for row in &found {
+        let files = row["model_files"].as_array().unwrap();
+        let names: Vec<_> = files.iter().map(|file| file["name"].as_str().unwrap()).collect();
+        // Short prompts and short chunks are not worth the companion, which then is not even loaded.
+        let has_companion = (&row["n_prompt"], &row["chunk"]) == (&300.into(), &512.into());
+        let graphs = ["package/lfm2.onnx", "package/lfm2.prefill.onnx"];
+        let (graphs, prefill) = if has_companion { (&graphs[..], "int8") } else { (&graphs[..1], "q4") };
+        assert_eq!(row["prefill"], prefill, "{row}");
+        assert_eq!(names[..graphs.len()], *graphs, "{row}");
+        assert!(names.contains(&"package/lfm2.onnx_data") && names.len() == graphs.len() + graphs.len(), "{names:?}");
+        for file in files {
+            let listed = listed(file["name"].as_str().unwrap());
+            assert_eq!((&file["sha256"], &file["size"]), (&listed["sha256"], &listed["size"]));
+        }
+        let of = |role: &str, name: &str| {
+            let files = files.iter().filter(|file| file["role"] == role);
+            files.map(|file| file[name].as_str().unwrap()).collect::<Vec<_>>().join(",")
+        };
+        assert_eq!((of("graph", "sha256").as_str(), of("data", "sha256").as_str()), {
+            let text = |name: &str| row[name].as_str().unwrap();
+            (text("model_sha256"), text("weights_sha256"))
+        });
+        let size: u64 = files.iter().map(|file| file["size"].as_u64().unwrap()).sum();
+        assert_eq!((row["model_size"].as_u64(), row["model_verified"].as_bool()), (Some(size), Some(true)));
+    }
+    assert!(measure(&["-p", "8,300", "--chunk", "8,512"], "rows.jsonl").is_empty());
+
+    // Every form and every program that reads rows has it.
+    let hash = listed("package/lfm2.prefill.onnx")["sha256"].as_str().unwrap();
+    for format in ["csv", "json", "sql", "pipette"] {
+        let mut command = bench(&["-p", "300", "-n", "0", "-t", "1", "-r", "5", "--device", "x", "-o", format]);
+        command.args(["--form-factor", "server", "--model"]).arg(&exported.graph);
+        let text = run(command).answer();
+        assert!(text.contains(hash), "{format}: {text}");
+    }
+    let file = folder.path().join("rows.jsonl");
+    let (file, page) = (file.to_str().unwrap(), folder.path().join("report.md"));
+    assert_eq!(run(bench(&["report", file, "--out", page.to_str().unwrap()])).status, Some(0));
+    assert!(fs::read_to_string(&page).unwrap().contains(hash));
+
+    // Without the companion all but one are the same cells.
+    without_companion(&exported.package());
+    let again = measure(&["-p", "8,300", "--chunk", "8,512"], "rows.jsonl");
+    let tests: Vec<_> = again.iter().map(|row| (&row["n_prompt"], &row["chunk"], &row["prefill"])).collect();
+    assert_eq!(tests, [(&300.into(), &512.into(), &"q4".into())]);
+    let other = folder.path().join("other.jsonl");
+    fs::write(&other, again[0].to_string()).unwrap();
+    let other = other.to_str().unwrap();
+    let merged = run(bench(&["merge", file, other, "--duplicates", "refuse"])).answer();
+    assert_eq!(rows(&merged).len(), 5, "{merged}");
+    let first = folder.path().join("first.jsonl");
+    fs::write(&first, found.iter().find(|row| row["prefill"] == "int8").unwrap().to_string()).unwrap();
+    let errors = run(bench(&["diff", first.to_str().unwrap(), other])).failure(2);
+    assert!(errors.contains("no cell in common") && errors.contains("prefill=int8"), "{errors}");
+}
+
+#[test]
+fn verifying_reads_every_graph_that_may_run() {
+    let exported = Exported::new(TINY_CHAT, with_prefill(Precision::Q4));
+    let companion = exported.package().join("lfm2.prefill.onnx_data");
+    let mut bytes = fs::read(&companion).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&companion, bytes).unwrap();
+    let verify = |arguments: &[&str]| {
+        let mut command = bench(&["-p", "8", "-n", "0", "-t", "1", "-r", "1", "--verify"]);
+        command.args(arguments).arg("--model").arg(&exported.graph);
+        run(command)
+    };
+    let errors = verify(&[]).failure(2);
+    assert!(errors.contains("lfm2.prefill.onnx_data has the SHA-256"), "{errors}");
+    assert_eq!(verify(&["--prefill", "same"]).status, Some(0));
 }
 
 #[test]

@@ -356,26 +356,45 @@ fn nobody_reading_is_no_failure() {
     assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), ""));
 }
 
+/// Sends the signal when the program has logged `text`.
+#[cfg(unix)]
+fn signal_at(child: &mut std::process::Child, text: &str, signal: &str) {
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended too early");
+    }
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+}
+
+#[cfg(unix)]
+#[test]
+fn being_asked_to_end_ends_long_work_with_the_status_of_an_interrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.txt");
+    fs::write(&text, "worms live in soil and eat bacteria. ".repeat(4000)).unwrap();
+    let mut command = lfm2_tests::programs::program(env!("CARGO_BIN_EXE_host-under-test"), &["eval", "-v", "--decode"]);
+    // The files are verified when signals are handled, and the text is read after that.
+    command.args(["--threads", "1", "--verify", "--model"]).arg(&PACKAGE.graph).arg("--text").arg(&text);
+    let mut child = command.spawn().unwrap();
+    signal_at(&mut child, "as the manifest says", "-TERM");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stdout.len()), (Some(130), 0));
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_ends_the_answer_with_its_status() {
-    for json in [false, true] {
+    for (json, signal) in [(false, "-INT"), (true, "-INT"), (true, "-TERM")] {
         let mut command = host(&ENDLESS);
         command.arg("-v").args(json.then_some("--json"));
         let mut child = command.spawn().unwrap();
-        // From then on Ctrl-C is handled, as the log tells.
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("ready") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended too early");
-        }
-        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-        let drained = std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        // From then on signals are handled, as the log tells.
+        signal_at(&mut child, "ready", signal);
         let ended = child.wait_with_output().unwrap();
-        drained.join().unwrap().unwrap();
-        assert_eq!(ended.status.code(), Some(130));
+        assert_eq!(ended.status.code(), Some(130), "{signal}");
         if json {
             let json: Value = serde_json::from_slice(&ended.stdout).unwrap();
             assert_eq!(json["finish_reason"], "cancelled");

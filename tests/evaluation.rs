@@ -100,19 +100,19 @@ fn perplexities_are_those_of_transformers() {
     let scored = reference.documents.iter().map(|document| document.tokens - 1).sum::<usize>();
     let nll: f64 = reference.documents.iter().map(|document| document.nll).sum();
     let whole = measure(&EXACT, None, &text(512, None), Pass::Prefill);
-    assert_eq!((whole.tokens, whole.blocks), (scored, reference.documents.len()));
+    assert_eq!((whole.tokens, whole.windows), (scored, reference.documents.len()));
     close(whole.perplexity.value, (nll / scored as f64).exp());
     // By the definition, with the sums of transformers.
     let mean = nll / scored as f64;
     let residuals: f64 =
         reference.documents.iter().map(|it| (it.nll - mean * (it.tokens - 1) as f64).powi(2)).sum::<f64>();
-    let blocks = whole.blocks as f64;
-    let error = (blocks / (blocks - 1.0) * residuals).sqrt() / scored as f64;
+    let number = whole.windows as f64;
+    let error = (number / (number - 1.0) * residuals).sqrt() / scored as f64;
     close(whole.perplexity.standard_error.unwrap(), error * mean.exp());
 
     let Windows { context, windows, scored, nll } = reference.windows;
     let cut = measure(&EXACT, None, &text(context, None), Pass::Prefill);
-    assert_eq!((cut.tokens, cut.blocks), (scored, windows));
+    assert_eq!((cut.tokens, cut.windows), (scored, windows));
     close(cut.perplexity.value, (nll / scored as f64).exp());
 }
 

@@ -90,6 +90,8 @@ impl Calibrated {
 static CALIBRATION: LazyLock<Calibrated> =
     LazyLock::new(|| Calibrated::new(TINY_CHAT, &dialogues("calibration.jsonl", 30)));
 
+type Ranges = BTreeMap<String, [f32; 2]>;
+
 fn calibration() -> Calibration {
     Calibration::from_json(&fs::read_to_string(&CALIBRATION.path).unwrap()).unwrap()
 }
@@ -287,7 +289,7 @@ fn what_is_missing_is_told_before_anything_is_written() {
     let message = refused(&Options { targets: idle, ..wanted.clone() });
     assert!(message.contains("none are asked for"), "{message}");
 
-    let written = |change: &dyn Fn(&mut BTreeMap<String, [f32; 2]>)| {
+    let written = |change: &dyn Fn(&mut Ranges)| {
         let mut calibration = calibration();
         change(&mut calibration.ranges);
         let path = folder.path().join("changed.json");

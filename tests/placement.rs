@@ -47,7 +47,7 @@ fn small_graph(is_standard: bool) -> (TempDir, PathBuf) {
 fn load(graph: &Path, name: &str, options: &SessionOptions) -> Result<Placement, SessionError> {
     let runtime = Runtime::load(None).unwrap();
     let setup = Setup { runtime, options, fingerprint: None };
-    session::load(graph, provider::named(name).unwrap(), &setup).map(|(_, placement)| placement)
+    session::load(graph, provider::named(name).unwrap(), &setup).map(|loaded| loaded.placement)
 }
 
 fn operators(placement: &Placement, provider: &str) -> Vec<String> {

@@ -18,7 +18,7 @@ use lfm2_host::engine::{Engine, FinishReason};
 use lfm2_host::evaluate::{EvaluationError, Pass, evaluate};
 use lfm2_host::generation::{Generation, GenerationDefaults, Overrides};
 use lfm2_host::measure::agreement::agreement as agreement_with;
-use lfm2_host::package::{Package, PackageError};
+use lfm2_host::package::{FileRole, Package, PackageError};
 use lfm2_host::provider::{self, Fallback, Provider, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::text::Tokenizer;
@@ -321,6 +321,30 @@ fn works(name: &str) -> bool {
     report["works"].as_bool().unwrap()
 }
 
+/// Of each provider's graphs their own files, and not those of the processor's graph.
+#[test]
+fn every_graph_lists_what_it_is_loaded_from() {
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Fp16, &[Target::Qnn, Target::Cuda], 16, 64));
+    let package = Package::open(&exported.graph).unwrap();
+    let pair = package.pair(Target::Qnn).unwrap();
+    for (graph, name) in [
+        (package.dynamic(Target::Cuda).unwrap(), "package/lfm2.cuda.onnx"),
+        (pair.chunk, "package/lfm2.qnn-chunk.onnx"),
+        (pair.token, "package/lfm2.qnn-token.onnx"),
+    ] {
+        let files = graph.used_files().unwrap();
+        let graphs: Vec<_> = files.iter().filter(|file| file.role == FileRole::Graph).map(|file| &*file.name).collect();
+        assert_eq!((graphs, files.len() > 1), (vec![name], true), "{files:?}");
+        for file in &files {
+            let path = exported.package().parent().unwrap().join(&file.name);
+            assert_eq!(path.metadata().unwrap().len(), file.size, "{}", file.name);
+        }
+        // The token table is looked up by the host, or is one of the weights.
+        let table = format!("package/{}", graph.contract().table.values.file);
+        assert!(files.iter().any(|file| file.name == table), "{files:?}");
+    }
+}
+
 /// Every provider answers from one package, or is told not to be here with what to do.
 #[test]
 fn every_provider_answers_or_says_what_is_missing() {
@@ -448,10 +472,25 @@ fn compiled_graphs_answer_and_go_stale() {
     };
     let row = measured(&[]);
     assert_eq!((&row["status"], &row["cache_hit"]), (&"ok".into(), &false.into()), "{row}");
-    assert_eq!(row["compile_ns"], row["session_ns"], "{row}");
+    assert_eq!(row["session_with_compiling_ns"], row["session_ns"], "{row}");
+    // Both graphs, and the token table, which the host reads. Nothing of the processor's graph.
+    let names = |row: &Value| {
+        let files = row["model_files"].as_array().unwrap().iter();
+        files.map(|file| file["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let found = names(&row);
+    assert_eq!(found[..2], ["package/lfm2.qnn-chunk.onnx", "package/lfm2.qnn-token.onnx"], "{row}");
+    assert_eq!((found[2..].contains(&"package/lfm2.onnx_data".to_owned()), &row["dialect"]), (true, &"qnn".into()));
+    assert_eq!(row["model_sha256"].as_str().unwrap().len(), 2 * 64 + 1);
+    assert_eq!(row["model_filename"], "package/lfm2.onnx");
     let row = measured(&["--compiled", &format!("{compiled}/SM8750")]);
-    assert_eq!((&row["cache_hit"], &row["compile_ns"]), (&true.into(), &Value::Null), "{row}");
+    assert_eq!((&row["cache_hit"], &row["session_with_compiling_ns"]), (&true.into(), &Value::Null), "{row}");
     assert_eq!(row["placement"], serde_json::json!({"QNNExecutionProvider": 2}), "{row}");
+    // What was compiled, and still the table.
+    let found = names(&row);
+    assert_eq!(found[..2], ["SM8750/lfm2.qnn-chunk.onnx", "SM8750/lfm2.qnn-token.onnx"], "{row}");
+    assert!(found[2..].iter().any(|name| name.starts_with("SM8750/") && name.ends_with(".bin")), "{row}");
+    assert!(found.contains(&"package/lfm2.onnx_data".to_owned()), "{row}");
 
     // A context of another export, another runtime, and a file that is cut short.
     let description = out.path().join("SM8550/lfm2.compiled.json");
@@ -472,6 +511,31 @@ fn compiled_graphs_answer_and_go_stale() {
     std::fs::write(&cut, &std::fs::read(&cut).unwrap()[..100]).unwrap();
     let message = with(&[&format!("{compiled}/SM8750")]).failure(1);
     assert!(message.contains("lfm2.qnn-token.onnx has 100 bytes"), "{message}");
+}
+
+/// Compilers cannot be stopped: the program ends at once, and nothing half done is left.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_compilation_leaves_nothing() {
+    if present("qnn").is_none() {
+        return;
+    }
+    let _alone = alone();
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Q4Mixed, &[Target::Qnn], 16, 64));
+    for signal in ["-INT", "-TERM"] {
+        let out = TempDir::new().unwrap();
+        let mut command = host(&["compile", "--ep", "qnn", "--soc", "SM8750", "--model"]);
+        command.arg(&exported.graph).arg("--out").arg(out.path());
+        let mut child = command.spawn().unwrap();
+        let is_begun = || out.path().read_dir().unwrap().count() > 0;
+        while !is_begun() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+            std::thread::yield_now();
+        }
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
+        assert!(!is_begun(), "{signal}");
+    }
 }
 
 /// The whole package on the simulator: chunks, then 64 tokens whose states are carried, against the processor.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lfm2_export::recipe::Precision;
 use lfm2_tests::packages::{Exported, TINY_CHAT, contrib};
 use nix::pty::openpty;
+use nix::sys::termios::LocalFlags;
 
 const QUESTION: &str = "What is C. elegans?";
 const ANSWER: &str = "C. elegans is a tiny transparent worm that lives in soil.";
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Chat {
     child: Child,
     keyboard: File,
+    /// The program's end, which is kept open, because a terminal without programs has no mode.
+    end: File,
     screen: Receiver<Vec<u8>>,
     /// Everything shown since the last [`Chat::sees`].
     shown: String,
@@ -37,7 +40,7 @@ impl Chat {
         let child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
         let mut reader = keyboard.try_clone().unwrap();
         let (sender, screen) = channel();
-        // Ends with the error that a terminal without programs gives, or with the test.
+        // Ends with the test.
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut bytes) {
@@ -46,7 +49,7 @@ impl Chat {
                 }
             }
         });
-        let mut chat = Self { child, keyboard, screen, shown: String::new() };
+        let mut chat = Self { child, keyboard, end, screen, shown: String::new() };
         chat.sees("> ");
         chat
     }
@@ -75,10 +78,24 @@ impl Chat {
     /// Ctrl-C while no line is read: the terminal makes it a signal, which is sent directly here, because a terminal does so
     /// only for the program that it controls.
     fn interrupts(&self) {
-        assert!(Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap().success());
+        self.signals("-INT");
+    }
+
+    fn signals(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Whether the terminal hands over lines and makes Ctrl-C a signal, as it does for most programs.
+    fn has_lines(&self) -> bool {
+        let mode = nix::sys::termios::tcgetattr(&self.end).unwrap().local_flags;
+        mode.contains(LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::ECHO)
     }
 
     fn ends(mut self) -> Option<i32> {
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -98,6 +115,15 @@ impl Drop for Chat {
         }
         self.child.wait().unwrap();
     }
+}
+
+/// A package whose answers nothing but the context ends: without the end token.
+fn endless() -> Exported {
+    let package = Exported::new(TINY_CHAT, contrib(Precision::Fp32));
+    let config = package.package().join("generation_config.json");
+    std::fs::write(config, r#"{"eos_token_id": 0}"#).unwrap();
+    std::fs::remove_file(package.package().join("lfm2.manifest.json")).unwrap();
+    package
 }
 
 #[test]
@@ -134,11 +160,7 @@ fn what_is_typed_is_answered() {
 
 #[test]
 fn an_interrupt_stops_the_answer_and_not_the_program() {
-    let package = Exported::new(TINY_CHAT, contrib(Precision::Fp32));
-    // Without the end token nothing but the context ends an answer.
-    let config = package.package().join("generation_config.json");
-    std::fs::write(config, r#"{"eos_token_id": 0}"#).unwrap();
-    std::fs::remove_file(package.package().join("lfm2.manifest.json")).unwrap();
+    let package = endless();
     let mut chat = Chat::start(&package, &["--temperature", "0", "--quiet"]);
     chat.types(format!("{QUESTION}\r").as_bytes());
     chat.sees(ANSWER);
@@ -150,4 +172,20 @@ fn an_interrupt_stops_the_answer_and_not_the_program() {
     chat.sees("> ");
     chat.types(b"\x04");
     assert_eq!(chat.ends(), Some(0));
+}
+
+#[test]
+fn being_asked_to_end_ends_the_chat_and_leaves_the_terminal_as_it_was() {
+    let package = endless();
+    for is_answering in [false, true] {
+        let mut chat = Chat::start(&package, &["--temperature", "0", "--quiet"]);
+        assert!(!chat.has_lines(), "the line editor reads keys");
+        if is_answering {
+            chat.types(format!("{QUESTION}\r").as_bytes());
+            chat.sees(ANSWER);
+        }
+        chat.signals("-TERM");
+        assert_eq!(chat.ended(), Some(130));
+        assert!(chat.has_lines(), "answering: {is_answering}");
+    }
 }

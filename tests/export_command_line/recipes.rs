@@ -80,6 +80,7 @@ fn a_calibration_must_be_of_the_checkpoint() {
         tokens: 1,
         weights: matrices().into_iter().map(|(name, columns)| (name, vec![2.5; columns])).collect(),
         states: BTreeMap::new(),
+        ranges: BTreeMap::new(),
     };
     with(&calibration, "q4").answer();
     assert!(fs::read(out.with_file_name("lfm2.onnx_data")).unwrap() == without, "equal importance changes nothing");

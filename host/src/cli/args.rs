@@ -34,7 +34,7 @@ Examples:
       What this machine can run the package on, and how to get what is missing.
 
 Exit status:
-  0 if all went well, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
+  0 if all went well, 1 if something failed, 2 if the arguments are wrong, 130 after Ctrl-C or SIGTERM.
 Only answers go to standard output, everything else to standard error. RUST_LOG selects what is logged there.";
 
 /// Runs LFM2 packages through ONNX Runtime: a chat on the terminal, or one answer.

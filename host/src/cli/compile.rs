@@ -79,7 +79,7 @@ pub(super) fn run(args: CompileArgs, quiet: bool) -> Result<Exit, CliError> {
     let Some(&provider) = settings.providers.first() else { return Ok(Exit::Done) };
 
     let cancel = Cancel::new();
-    interrupt::takes_over(&cancel).map_err(CliError::failed)?;
+    interrupt::leaves_nothing_in(&args.out, &cancel).map_err(CliError::failed)?;
     let package = Package::open(&args.model).map_err(CliError::failed)?;
     package.require(Purpose::General).map_err(CliError::failed)?;
     let pair = package.pair(Target::Qnn).map_err(CliError::failed)?;
@@ -95,6 +95,9 @@ pub(super) fn run(args: CompileArgs, quiet: bool) -> Result<Exit, CliError> {
             !cancel.is_cancelled()
         });
         spinner.finish_and_clear();
+        if cancel.is_cancelled() {
+            return Ok(Exit::Interrupted);
+        }
         let Some(folder) = folder.map_err(CliError::failed)? else { return Ok(Exit::Interrupted) };
         let row = Row {
             soc: soc.name,

@@ -9,7 +9,7 @@ pub(super) enum Exit {
     Done,
     /// All was done, and a comparison has found changes, or an examination that something does not work.
     Changed,
-    /// Ctrl-C ended it; shells expect 128 + the number of the signal.
+    /// Ctrl-C ended it, or SIGTERM in the same way; shells expect 128 + the number of the first.
     Interrupted,
 }
 

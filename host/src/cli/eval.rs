@@ -183,7 +183,7 @@ impl fmt::Display for Subject {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Evaluation { tokens, blocks, perplexity, fidelity } = &self.evaluation;
+        let Evaluation { tokens, windows, perplexity, fidelity } = &self.evaluation;
         let pass = match self.pass {
             Pass::Prefill => "",
             Pass::Decode => ", one token at a time",
@@ -195,7 +195,7 @@ impl fmt::Display for Report {
         let (text, documents, context) = (&self.text, self.documents, self.context);
         writeln!(
             f,
-            "text        {text}: documents {documents}, windows of {context} or fewer tokens {blocks}, predicted tokens {tokens}"
+            "text        {text}: documents {documents}, windows of {context} or fewer tokens {windows}, predicted tokens {tokens}"
         )?;
         writeln!(f)?;
         if let Some(fidelity) = fidelity {

@@ -40,7 +40,8 @@ use settings::{Settings, Task, Terminals};
 use terminal::Terminal;
 
 /// Runs the program with these arguments, the first being its name, and returns its exit status: 0 if all went well, 1 if
-/// something failed, 2 if the arguments are wrong, 130 after Ctrl-C.
+/// something failed, 2 if the arguments are wrong, 130 after Ctrl-C or SIGTERM. To be called before other threads
+/// are started.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(bench::spelled_out(arguments)) {
         Ok(args) => args,
@@ -63,6 +64,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<Exit, CliError> {
+    interrupt::watch().map_err(CliError::failed)?;
     log_to_stderr(args.verbose, args.quiet)?;
     match args.command.take() {
         Some(Command::Bench(bench)) => bench::bench(&bench, args.verbose, args.quiet),
@@ -102,7 +104,7 @@ fn converse(args: Args) -> Result<Exit, CliError> {
 fn chat(settings: Settings, quiet: bool) -> Result<Exit, CliError> {
     let cancel = Cancel::new();
     let mut loaded = load(&settings, true, quiet, &cancel)?;
-    interrupt::takes_over(&cancel).map_err(CliError::failed)?;
+    interrupt::stops_answers(&cancel).map_err(CliError::failed)?;
     // Not locked: threads of the runtime may have something to log.
     let mut notes = io::stderr();
     let closed = |source| CliError::Stream { stream: "standard error", source };

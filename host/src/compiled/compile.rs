@@ -16,6 +16,9 @@ use crate::session::{self, SessionError};
 /// How ONNX Runtime's keys for what providers say of themselves in compiled files begin.
 const COMPATIBILITY: &str = "ep_compatibility_info";
 
+/// How often it is tried to remove a folder.
+const ATTEMPTS: usize = 8;
+
 /// What is to be compiled, and with what.
 #[derive(Clone)]
 pub struct Compiling<'a> {
@@ -62,7 +65,7 @@ impl Compiling<'_> {
         };
         fs::create_dir_all(out).map_err(unwritable(out))?;
         remove_abandoned(out, soc.name).map_err(unwritable(out))?;
-        let partial = Partial(out.join(format!(".{}.{}.partial", soc.name, std::process::id())));
+        let partial = Partial(out.join(format!(".{}{}", soc.name, own_ending())));
         fs::create_dir_all(&partial.0).map_err(unwritable(&partial.0))?;
         let (mut graphs, mut compatibility) = (Vec::new(), None);
         for package in [&pair.chunk, &pair.token] {
@@ -101,6 +104,27 @@ impl Compiling<'_> {
         partial.replace(&folder).map_err(unwritable(&folder))?;
         Ok(Some(folder))
     }
+}
+
+/// Removes what this process has half compiled into `out`, when it is about to end meanwhile.
+pub fn remove_partial(out: &Path) {
+    let entries = || fs::read_dir(out).into_iter().flatten().flatten();
+    let is_own = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(&own_ending());
+    // The compiler goes on, and may write a file into a folder that is being removed.
+    for _ in 0..ATTEMPTS {
+        let Some(own) = entries().find(is_own) else { return };
+        if let Err(error) = fs::remove_dir_all(own.path()) {
+            tracing::debug!("{} cannot be removed yet: {error}", own.path().display());
+        }
+    }
+    if let Some(own) = entries().find(is_own) {
+        tracing::warn!("{} is left half done; the next compilation removes it", own.path().display());
+    }
+}
+
+/// How the names of folders end that this process has not finished.
+fn own_ending() -> String {
+    format!(".{}.partial", std::process::id())
 }
 
 /// Removes what processes that were killed have left half done for the chip `soc`.

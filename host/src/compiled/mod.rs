@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use lfm2_graphs::contract::{ManifestFile, Purpose};
 use serde::{Deserialize, Serialize};
 
-pub use compile::{CompileError, Compiling};
+pub use compile::{CompileError, Compiling, remove_partial};
 
-use crate::package::{Package, Pair, hash_problem, path_in, size_problem};
+use crate::package::{FileRole, Package, Pair, UsedFile, hash_problem, path_in, size_problem};
 use crate::provider::{Provider, SessionOptions, soc};
 use crate::runtime::Runtime;
 use crate::session::{Session, SessionError};
@@ -86,11 +86,7 @@ impl Compiled {
         options: &SessionOptions,
     ) -> Result<Self, CompiledError> {
         let wanted = wanted_soc(options)?;
-        let folder = below(folder, wanted)?;
-        let path = folder.join(DESCRIPTION);
-        let text =
-            fs::read_to_string(&path).map_err(|source| CompiledError::Unreadable { path: path.clone(), source })?;
-        let compiled = Self { folder, description: described(&path, &text)? };
+        let compiled = Self::read(folder, wanted)?;
         // Only a loaded library tells its version.
         provider.devices(runtime, options).map_err(SessionError::from)?;
         let found = Found {
@@ -108,6 +104,15 @@ impl Compiled {
             return Ok(compiled);
         }
         Err(CompiledError::Stale { folder: compiled.folder, provider: provider.name(), problems })
+    }
+
+    /// What lies in `folder` or below it, which may be for something else than there is to run it.
+    fn read(folder: &Path, wanted: Option<soc::Soc>) -> Result<Self, CompiledError> {
+        let folder = below(folder, wanted)?;
+        let path = folder.join(DESCRIPTION);
+        let text =
+            fs::read_to_string(&path).map_err(|source| CompiledError::Unreadable { path: path.clone(), source })?;
+        Ok(Self { description: described(&path, &text)?, folder })
     }
 
     /// Compares every file with its SHA-256.
@@ -144,7 +149,18 @@ impl Compiled {
         if !options.provider.iter().any(|(key, _)| key == "soc_model") {
             options.provider.push(("soc_model".to_owned(), self.description.soc_model.to_string()));
         }
-        Ok(Session::compiled(runtime, package, &file, provider, &options)?)
+        Ok(Session::of(runtime, package, &file, self.used_files(package), provider, &options)?)
+    }
+
+    /// What is loaded instead of the graph of `package`: everything in the folder, as the binaries of the graphs do not tell whose they are, and
+    /// the token table of the package, which is not compiled.
+    fn used_files(&self, package: &Package) -> Option<Vec<UsedFile>> {
+        let is_graph = |name: &str| self.description.graphs.iter().any(|graph| graph.file == name);
+        let compiled = self.description.files.iter().map(|file| {
+            let role = if is_graph(&file.name) { FileRole::Graph } else { FileRole::Data };
+            UsedFile::listed(&self.folder, role, file)
+        });
+        Some(UsedFile::distinct(compiled.chain(package.table_files()?)))
     }
 
     /// What `problem` says about the files.
@@ -221,9 +237,15 @@ fn sources(package: &Package) -> Vec<String> {
 /// # Errors
 /// As for [`Compiled::open`], as far as the description tells.
 pub fn chip(folder: &Path, options: &SessionOptions) -> Result<String, CompiledError> {
-    let path = below(folder, wanted_soc(options)?)?.join(DESCRIPTION);
-    let text = fs::read_to_string(&path).map_err(|source| CompiledError::Unreadable { path: path.clone(), source })?;
-    Ok(described(&path, &text)?.soc)
+    Ok(Compiled::read(folder, wanted_soc(options)?)?.description.soc)
+}
+
+/// Compares every file of what lies in `folder`, which [`Compiled::open`] would open, with its SHA-256.
+///
+/// # Errors
+/// As for [`Compiled::open`], as far as description and files tell.
+pub fn verify(folder: &Path, options: &SessionOptions) -> Result<(), CompiledError> {
+    Compiled::read(folder, wanted_soc(options)?)?.verify()
 }
 
 /// The chip that the options of a provider name, if they name one.

@@ -103,3 +103,14 @@ fn what_was_left_half_done_is_removed() {
     assert_eq!(is_there, [false, true, true], "only what nobody works on");
     assert_eq!(root.path().read_dir().unwrap().count(), 4);
 }
+
+#[test]
+fn what_this_process_has_half_done_can_be_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let (own, other) = (std::process::id(), std::process::id() + 1);
+    let names = [format!(".SM8750.{own}.partial"), format!(".SM8750.{other}.partial"), "SM8750".to_owned()];
+    names.iter().for_each(|name| write(&root.path().join(name), &description()));
+    remove_partial(root.path());
+    assert_eq!(names.map(|name| root.path().join(name).exists()), [false, true, true]);
+    remove_partial(&root.path().join("gone"));
+}

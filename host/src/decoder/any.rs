@@ -8,7 +8,8 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::{Decoder, DecoderError, DecoderSettings, FixedDecoder, OrtDecoder, Rewind};
 use crate::cancel::Cancel;
-use crate::session::Placement;
+use crate::package::UsedFile;
+use crate::session::Session;
 
 /// A decoder of either kind, known when the package is opened.
 #[allow(clippy::large_enum_variant, reason = "there are one or two in a process")]
@@ -40,18 +41,33 @@ impl AnyDecoder {
         either!(self, decoder => decoder.contract())
     }
 
-    /// How many nodes run on each provider, by ONNX Runtime's names for them: those of both graphs of a pair, and not those of a
-    /// companion.
+    /// How many nodes run on each provider, by ONNX Runtime's names for them: those of both graphs of a pair, and those of a companion
+    /// if it is loaded.
     pub fn placed(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (provider, count) in self.sessions().into_iter().flat_map(|session| session.placement().counts()) {
+            *counts.entry(provider).or_default() += count;
+        }
+        counts
+    }
+
+    /// The files that all graphs which are loaded by now were loaded from, each once and graphs first; nothing if no manifest lists some
+    /// of them. A companion is loaded by the first run that goes through it.
+    pub fn files(&self) -> Option<Vec<UsedFile>> {
+        let files: Option<Vec<_>> = self.sessions().into_iter().map(Session::files).collect();
+        Some(UsedFile::distinct(files?.into_iter().flatten().cloned()))
+    }
+
+    /// How long the runtime took to create the sessions of the graphs that are loaded by now.
+    pub fn creation(&self) -> Duration {
+        self.sessions().into_iter().map(Session::creation).sum()
+    }
+
+    /// The sessions of all graphs that are loaded by now.
+    fn sessions(&self) -> Vec<&Session> {
         match self {
-            Self::Dynamic(decoder) => decoder.placement().counts(),
-            Self::Fixed(decoder) => {
-                let mut counts = BTreeMap::new();
-                for (provider, count) in decoder.placements().into_iter().flat_map(Placement::counts) {
-                    *counts.entry(provider).or_default() += count;
-                }
-                counts
-            }
+            Self::Dynamic(decoder) => decoder.sessions(),
+            Self::Fixed(decoder) => decoder.sessions().into(),
         }
     }
 

@@ -5,7 +5,7 @@ use ort::memory::Allocator;
 use ort::session::{IoBinding, RunOptions, SessionOutputs};
 use ort::value::{Shape, Tensor};
 
-use crate::session::{Memory, Placement, Session};
+use crate::session::{Memory, Session};
 use crate::state::{State, StateError};
 
 /// A session and its bindings. Several graphs may work on one state, each in a place of its own.
@@ -73,9 +73,9 @@ impl Graph {
         self.session.contract()
     }
 
-    /// Which node runs where.
-    pub(super) fn placement(&self) -> &Placement {
-        self.session.placement()
+    /// What it is a graph of.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// What is bound.

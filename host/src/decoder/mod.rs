@@ -17,7 +17,7 @@ use std::time::Duration;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 pub use self::any::AnyDecoder;
-pub use self::companion::{Companion, LOADED_FROM, USED_FROM};
+pub use self::companion::{Companion, takes_part};
 pub use self::embedding::EmbeddingError;
 pub use self::fixed::{FixedDecoder, RangeObserver};
 pub use self::open::{OpenError, Opening, graphs};

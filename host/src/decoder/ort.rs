@@ -117,7 +117,13 @@ impl OrtDecoder {
 
     /// Which node of the graph runs where; the companion is not counted.
     pub fn placement(&self) -> &Placement {
-        self.general.placement()
+        self.general.session().placement()
+    }
+
+    /// The session of the general graph, and that of the companion if it is loaded.
+    pub(super) fn sessions(&self) -> Vec<&Session> {
+        let companion = self.companion.as_ref().and_then(Companion::session);
+        [self.general.session()].into_iter().chain(companion).collect()
     }
 
     /// The states by name of their output, in layer order: convolution columns `[1, hidden_size, conv_L_cache - 1]`, and rows
@@ -222,7 +228,7 @@ impl OrtDecoder {
         let held = self.len();
         if let Some(companion) = &mut self.companion {
             // Nothing has been run: the state is as before if this fails.
-            companion.prepare(tokens.len(), &mut self.logits).map_err(failed_after(held))?;
+            companion.prepare(tokens.len(), self.chunk, &mut self.logits).map_err(failed_after(held))?;
         }
         // Until it is known that all went well, the states may be half grown or half updated.
         self.failed = true;

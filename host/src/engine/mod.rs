@@ -13,8 +13,6 @@ pub(crate) mod fake;
 mod generate;
 mod output;
 #[cfg(test)]
-mod speculation;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

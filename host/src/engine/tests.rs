@@ -1,5 +1,7 @@
 //! The generation loop over a scripted decoder.
 
+mod guessing;
+
 use std::{cell::RefCell, rc::Rc};
 
 use super::{

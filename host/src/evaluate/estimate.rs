@@ -1,9 +1,9 @@
 //! Means and quantiles with their standard errors.
 //!
 //! Tokens of one text depend on each other, so that their number says too little about how sure a mean is. What is drawn
-//! independently are blocks of tokens, and the errors here come from how blocks differ: with S_b the sum and n_b the number
-//! of the tokens of block b, the mean m is sum(S_b) / sum(n_b), and its variance is that of a ratio estimate,
-//! B / (B - 1) * sum((S_b - m n_b)^2) / sum(n_b)^2 (W. Cochran, "Sampling Techniques", 1977, section 6.3).
+//! independently are windows of text, and the errors here come from how windows differ: with S_w the sum and n_w the number
+//! of the tokens of window w, the mean m is sum(S_w) / sum(n_w), and its variance is that of a ratio estimate,
+//! W / (W - 1) * sum((S_w - m n_w)^2) / sum(n_w)^2 (W. Cochran, "Sampling Techniques", 1977, section 6.3).
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 pub struct Estimate {
     /// The number.
     pub value: f64,
-    /// Its standard error; unknown if there is one block only.
+    /// Its standard error; unknown if there is one window only.
     pub standard_error: Option<f64>,
 }
 
@@ -24,22 +24,22 @@ impl Estimate {
     }
 }
 
-/// Numbers by block. No block is empty.
+/// Numbers by window. No window is empty.
 #[derive(Clone, Debug, Default)]
-pub struct Blocks {
+pub struct PerWindow {
     values: Vec<f64>,
-    /// Where each block ends.
+    /// Where each window ends.
     ends: Vec<usize>,
 }
 
-impl Blocks {
-    /// Adds a number to the last block.
+impl PerWindow {
+    /// Adds a number to the last window.
     pub fn push(&mut self, value: f64) {
         self.values.push(value);
     }
 
-    /// Ends the last block, unless nothing was added to it.
-    pub fn end_block(&mut self) {
+    /// Ends the last window, unless nothing was added to it.
+    pub fn end_window(&mut self) {
         if self.values.len() > self.ends.last().copied().unwrap_or(0) {
             self.ends.push(self.values.len());
         }
@@ -50,12 +50,12 @@ impl Blocks {
         self.values.len()
     }
 
-    /// Number of blocks that have ended.
+    /// Number of windows that have ended.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether no block has ended.
+    /// Whether no window has ended.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -67,13 +67,13 @@ impl Blocks {
 
     /// The mean of a function of all numbers.
     fn mean_of(&self, function: impl Fn(f64) -> f64) -> Estimate {
-        let blocks: Vec<(f64, f64)> =
-            self.blocks().map(|block| (block.iter().map(|&value| function(value)).sum(), block.len() as f64)).collect();
-        let (sum, count) = blocks.iter().fold((0.0, 0.0), |(sum, count), block| (sum + block.0, count + block.1));
+        let sums = |window: &[f64]| (window.iter().map(|&value| function(value)).sum(), window.len() as f64);
+        let windows: Vec<(f64, f64)> = self.windows().map(sums).collect();
+        let (sum, count) = windows.iter().fold((0.0, 0.0), |(sum, count), window| (sum + window.0, count + window.1));
         let mean = sum / count;
-        let residuals: f64 = blocks.iter().map(|(sum, count)| (sum - mean * count).powi(2)).sum();
-        let number = blocks.len() as f64;
-        let error = (blocks.len() > 1).then(|| (number / (number - 1.0) * residuals).sqrt() / count);
+        let residuals: f64 = windows.iter().map(|(sum, count)| (sum - mean * count).powi(2)).sum();
+        let number = windows.len() as f64;
+        let error = (windows.len() > 1).then(|| (number / (number - 1.0) * residuals).sqrt() / count);
         Estimate { value: mean, standard_error: error }
     }
 
@@ -98,7 +98,7 @@ impl Blocks {
         (quantiles, at(1.0))
     }
 
-    fn blocks(&self) -> impl Iterator<Item = &[f64]> {
+    fn windows(&self) -> impl Iterator<Item = &[f64]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| &self.values[start..end])
     }
@@ -108,47 +108,47 @@ impl Blocks {
 mod tests {
     use super::*;
 
-    fn blocks(blocks: &[&[f64]]) -> Blocks {
-        let mut found = Blocks::default();
-        for block in blocks {
-            block.iter().for_each(|&value| found.push(value));
-            found.end_block();
+    fn windows(windows: &[&[f64]]) -> PerWindow {
+        let mut found = PerWindow::default();
+        for window in windows {
+            window.iter().for_each(|&value| found.push(value));
+            found.end_window();
         }
         found
     }
 
     #[test]
-    fn blocks_of_one_size_have_the_error_of_their_means() {
-        // Means 1, 3 and 5: a standard deviation of 2, over three blocks.
-        let estimate = blocks(&[&[0.0, 2.0], &[3.0, 3.0], &[9.0, 1.0]]).mean();
+    fn windows_of_one_size_have_the_error_of_their_means() {
+        // Means 1, 3 and 5: a standard deviation of 2, over three windows.
+        let estimate = windows(&[&[0.0, 2.0], &[3.0, 3.0], &[9.0, 1.0]]).mean();
         assert_eq!(estimate.value, 3.0);
         assert!((estimate.standard_error.unwrap() - 2.0 / 3.0_f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]
-    fn long_blocks_weigh_more() {
+    fn long_windows_weigh_more() {
         // The mean is 12/4. Residuals: 4 - 1 * 3 = 1 and 8 - 3 * 3 = -1; sqrt(2 * 2) / 4.
-        let estimate = blocks(&[&[4.0], &[2.0, 2.0, 4.0]]).mean();
+        let estimate = windows(&[&[4.0], &[2.0, 2.0, 4.0]]).mean();
         assert_eq!((estimate.value, estimate.standard_error), (3.0, Some(0.5)));
     }
 
     #[test]
     fn repeating_a_token_makes_nothing_surer() {
-        let once = blocks(&[&[1.0], &[2.0], &[4.0]]).mean();
-        let thrice = blocks(&[&[1.0; 3], &[2.0; 3], &[4.0; 3]]).mean();
+        let once = windows(&[&[1.0], &[2.0], &[4.0]]).mean();
+        let thrice = windows(&[&[1.0; 3], &[2.0; 3], &[4.0; 3]]).mean();
         assert!((once.standard_error.unwrap() - thrice.standard_error.unwrap()).abs() < 1e-12);
     }
 
     #[test]
-    fn one_block_has_no_known_error() {
-        let one = blocks(&[&[1.0, 2.0], &[]]);
+    fn one_window_has_no_known_error() {
+        let one = windows(&[&[1.0, 2.0], &[]]);
         assert_eq!((one.len(), one.mean()), (1, Estimate { value: 1.5, standard_error: None }));
     }
 
     #[test]
     fn quantiles_are_values_that_occurred() {
         let numbers: Vec<Vec<f64>> = (0..100).map(|i| vec![f64::from(i * 37 % 100 + 1)]).collect();
-        let numbers = blocks(&numbers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let numbers = windows(&numbers.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let (found, max) = numbers.quantiles([0.5, 0.99, 0.999, 0.001]);
         assert_eq!(found.map(|it| it.value), [50.0, 99.0, 100.0, 1.0]);
         assert_eq!(max, 100.0);

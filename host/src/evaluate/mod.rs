@@ -11,7 +11,7 @@ mod score;
 use ndarray::Array2;
 use serde::Serialize;
 
-pub use estimate::{Blocks, Estimate};
+pub use estimate::{Estimate, PerWindow};
 pub use score::{Comparison, compare, likelihood};
 
 use crate::cancel::Cancel;
@@ -41,7 +41,7 @@ pub struct Evaluation {
     /// Number of tokens that were predicted.
     pub tokens: usize,
     /// Number of windows, which are taken as independent of each other.
-    pub blocks: usize,
+    pub windows: usize,
     /// exp of the mean negative log-likelihood of the model.
     pub perplexity: Estimate,
     /// Against a reference, if there is one.
@@ -100,7 +100,7 @@ pub fn evaluate<D: Decoder>(
     }
     let mut tally = Tally::default();
     let mut done = 0;
-    for (block, window) in windows.iter().enumerate() {
+    for (number, window) in windows.iter().enumerate() {
         model.reset();
         if let Some(reference) = &mut reference {
             reference.reset();
@@ -121,7 +121,7 @@ pub fn evaluate<D: Decoder>(
                     continue;
                 }
                 let next = window.tokens[place] as usize;
-                let refused = || EvaluationError::NotFinite { block, place };
+                let refused = || EvaluationError::NotFinite { window: number, place };
                 let logits = logits.to_slice().ok_or_else(refused)?;
                 match &expected {
                     Some(expected) => {
@@ -135,7 +135,7 @@ pub fn evaluate<D: Decoder>(
             done += piece.len();
             progress(done);
         }
-        tally.end_block();
+        tally.end_window();
     }
     tally.evaluation(reference.is_some())
 }
@@ -153,17 +153,17 @@ pub fn evaluate_prompts<D: Decoder>(
 ) -> Result<Evaluation, EvaluationError> {
     same_vocabulary(model, reference)?;
     let mut tally = Tally::default();
-    for (block, prompt) in prompts.iter().enumerate() {
+    for (number, prompt) in prompts.iter().enumerate() {
         let Some((&next, fed)) = prompt.split_last().filter(|(_, fed)| !fed.is_empty()) else {
             return Err(EvaluationError::Nothing);
         };
         model.reset();
         reference.reset();
-        let refused = || EvaluationError::NotFinite { block, place: fed.len() };
+        let refused = || EvaluationError::NotFinite { window: number, place: fed.len() };
         let (found, expected) = (model.step(fed)?, reference.step(fed)?);
         let (found, expected) = (found.to_slice().ok_or_else(refused)?, expected.to_slice().ok_or_else(refused)?);
         tally.add(compare(found, expected, next as usize).ok_or_else(refused)?);
-        tally.end_block();
+        tally.end_window();
     }
     tally.evaluation(true)
 }
@@ -193,11 +193,11 @@ fn run<D: Decoder>(model: &mut D, tokens: &[u32], pass: Pass) -> Result<Array2<f
 /// What was found at every token.
 #[derive(Debug, Default)]
 struct Tally {
-    model: Blocks,
-    reference: Blocks,
-    differences: Blocks,
-    divergence: Blocks,
-    agreement: Blocks,
+    model: PerWindow,
+    reference: PerWindow,
+    differences: PerWindow,
+    divergence: PerWindow,
+    agreement: PerWindow,
 }
 
 impl Tally {
@@ -209,9 +209,9 @@ impl Tally {
         self.agreement.push(f64::from(u8::from(comparison.agrees)));
     }
 
-    fn end_block(&mut self) {
+    fn end_window(&mut self) {
         let Self { model, reference, differences, divergence, agreement } = self;
-        [model, reference, differences, divergence, agreement].into_iter().for_each(Blocks::end_block);
+        [model, reference, differences, divergence, agreement].into_iter().for_each(PerWindow::end_window);
     }
 
     fn evaluation(&self, compared: bool) -> Result<Evaluation, EvaluationError> {
@@ -227,8 +227,8 @@ impl Tally {
                 perplexity_ratio: self.differences.mean().exp(),
             }
         });
-        let (tokens, blocks) = (self.model.count(), self.model.len());
-        Ok(Evaluation { tokens, blocks, perplexity: self.model.mean().exp(), fidelity })
+        let (tokens, windows) = (self.model.count(), self.model.len());
+        Ok(Evaluation { tokens, windows, perplexity: self.model.mean().exp(), fidelity })
     }
 }
 
@@ -256,11 +256,11 @@ pub enum EvaluationError {
     Nothing,
     /// Infinities, or results of them.
     #[error(
-        "window {block} (counted from 0) has logits that are not finite numbers before its token {place}; the number format overflows"
+        "window {window} (counted from 0) has logits that are not finite numbers before its token {place}; the number format overflows"
     )]
     NotFinite {
         /// The window.
-        block: usize,
+        window: usize,
         /// The token after the logits.
         place: usize,
     },

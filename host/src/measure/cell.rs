@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use lfm2_graphs::contract::Contract;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -13,7 +14,7 @@ use super::run::{Procedure, run};
 use super::{MeasureError, Samples, Subject, Test};
 use crate::decoder::{AnyDecoder, Decoder, DecoderSettings, Opening};
 use crate::evaluate::Pass;
-use crate::package::{Package, Prefill};
+use crate::package::{Package, Prefill, UsedFile};
 use crate::platform::{self, ThermalZone};
 use crate::provider::{self, Fallback, Prepack, SessionOptions};
 
@@ -65,6 +66,9 @@ pub struct Cell {
 pub struct Sources {
     /// [`Package::fingerprint`] of the graphs that run, if the model's own does not.
     pub graphs: Vec<String>,
+    /// What takes part in running prompts beside the model's own graph, if something does: the number formats, and the fingerprint of that
+    /// graph if a manifest lists it.
+    pub prefill: Option<String>,
     /// That of the reference.
     pub reference: Option<String>,
     /// The chip that the compiled graphs are for.
@@ -85,8 +89,8 @@ pub struct Names {
 impl Cell {
     /// What tells this cell from all others of the same model: the same in every run on every machine. Sixteen hexadecimal digits.
     ///
-    /// It is the beginning of a SHA-256 over the hashes of the model, of other graphs that run and of the reference, and all settings. Where the files lie and what a plan calls
-    /// them does not matter; nor do program, runtime and machine.
+    /// It is the beginning of a SHA-256 over the hashes of the model, of other graphs that run and of the reference, and all settings. Where the
+    /// files lie and what a plan calls them does not matter; nor do program, runtime and machine.
     pub fn id(&self, subject: &Subject) -> String {
         let Self { provider_options, allow_fallback, .. } = self;
         let Self {
@@ -109,9 +113,13 @@ impl Cell {
         let settings = (model, session, prefill, speculate, reference, test, repetitions, seed);
         let mut text = serde_json::to_string(&settings).unwrap_or_default();
         // Where nothing of this applies, numbers stay those of older versions.
-        let Sources { graphs, reference, chip } = sources;
-        for (name, values) in [("graphs", &graphs[..]), ("reference", reference.as_slice()), ("chip", chip.as_slice())]
-        {
+        let Sources { graphs, prefill, reference, chip } = sources;
+        for (name, values) in [
+            ("graphs", &graphs[..]),
+            ("prefill", prefill.as_slice()),
+            ("reference", reference.as_slice()),
+            ("chip", chip.as_slice()),
+        ] {
             if !values.is_empty() {
                 text += &format!(" {name} {}", values.join(","));
             }
@@ -143,10 +151,10 @@ pub struct Measured {
     pub library: PathBuf,
     /// Its version.
     pub runtime_version: String,
-    /// Recipe of the graphs that ran.
-    pub precision: String,
-    /// Dialect of the graphs that ran, which are not those of the processor on every provider.
-    pub dialect: String,
+    /// Description of the graph that ran single tokens, which is not that of the processor on every provider.
+    pub contract: Contract,
+    /// Every file that a graph was loaded from, once; none if no manifest lists them.
+    pub files: Option<Vec<UsedFile>>,
     /// What the provider ran on, in words that tell a simulator.
     pub device: String,
     /// How the decoder computes.
@@ -156,7 +164,7 @@ pub struct Measured {
     /// Nanoseconds from opening the package to a decoder that is ready, with loading ONNX Runtime.
     pub load_ns: u64,
     /// Nanoseconds of that for creating the session, or both of a pair of static graphs: reading the graph, compiling it where that
-    /// is done, and bringing the weights into the kernels' form.
+    /// is done, and bringing the weights into the kernels' form. The session of a companion is created later, by the first prompt.
     pub session_ns: u64,
     /// Nanoseconds of the first run, of one token.
     pub first_run_ns: u64,
@@ -166,12 +174,9 @@ pub struct Measured {
     pub peak_run_bytes: Option<u64>,
     /// Bytes of devices' memory held at the end of the test. Not a part of the others, and not to be added to them.
     pub device_bytes: Option<u64>,
-    /// Number of nodes of the graph by the provider that runs them; none where the runtime does not tell.
+    /// Number of nodes of all graphs that were loaded by the provider that runs them; none where the runtime does not tell.
     pub placement: Option<BTreeMap<String, usize>>,
-    /// Nanoseconds of compiling the graphs for the device, which is all of `session_ns`; none if that was done ahead of time, or if the
-    /// provider does not compile.
-    pub compile_ns: Option<u64>,
-    /// Whether a compiled graph was found instead; none if the provider does not compile.
+    /// Whether compiled graphs were loaded; if not, `session_ns` has the compiling in it. None if the provider does not compile.
     pub cache_hit: Option<bool>,
     /// Temperatures just before the first repetition.
     pub thermal_before: Option<Vec<ThermalZone>>,
@@ -195,7 +200,6 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let provider = provider::named(&cell.provider)?;
     let runtime = provider::load_runtime(&[provider], cell.library.as_deref())?;
     let options = cell.session_options();
-    let session_start = Instant::now();
     let opening = Opening {
         runtime,
         package: &package,
@@ -208,18 +212,18 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
         speculate: cell.speculate > 0,
     };
     let mut decoder = opening.decoder()?;
-    let session_ns = nanoseconds(session_start);
+    let session_ns = nanoseconds(decoder.creation());
     let devices = provider.devices(runtime, &options)?;
     let device = devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     // Static graphs have chunks of their own.
     if let AnyDecoder::Dynamic(decoder) = &mut decoder {
         decoder.set_chunk(cell.chunk);
     }
-    let load_ns = nanoseconds(start);
+    let load_ns = nanoseconds(start.elapsed());
 
     let first = Instant::now();
     decoder.step(&[0])?;
-    let first_run_ns = nanoseconds(first);
+    let first_run_ns = nanoseconds(first.elapsed());
     decoder.reset();
 
     let peak_load = platform::peak_memory();
@@ -233,17 +237,24 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let peak_run = platform::peak_memory();
     let device_bytes = platform::device_memory();
     let settings = DecoderSettings { speculate, ..decoder.settings() };
+    let (files, placement) = (decoder.files(), decoder.placed());
     // After all else, because another model needs memory too.
     let pass = if test.generate > 0 { Pass::Decode } else { Pass::Prefill };
     let agreement = cell.reference.as_ref().map(|reference| {
         let reference = Package::open(reference)?;
-        agreement(&mut decoder, runtime, &reference, cell.threads, pass)
+        let found = agreement(&mut decoder, runtime, &reference, cell.threads, pass)?;
+        // Its texts may be longer than the test's prompt, so that other graphs run them.
+        let (test, compared) = (&settings.prefill, decoder.settings().prefill);
+        if pass == Pass::Prefill && *test != compared {
+            return Err(MeasureError::OtherPrefill { test: test.clone(), compared });
+        }
+        Ok(found)
     });
     Ok(Measured {
         library: runtime.library().to_owned(),
         runtime_version: runtime.version().to_owned(),
-        precision: decoder.contract().formats(),
-        dialect: decoder.contract().dialect.clone(),
+        contract: decoder.contract().clone(),
+        files,
         device,
         settings,
         samples,
@@ -253,8 +264,7 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
         peak_bytes: peak_load.max(peak_run),
         peak_run_bytes: peak_run.filter(|_| is_apart),
         device_bytes,
-        placement: Some(decoder.placed()),
-        compile_ns: (provider.compiles() && cell.compiled.is_none()).then_some(session_ns),
+        placement: Some(placement),
         cache_hit: provider.compiles().then_some(cell.compiled.is_some()),
         thermal_before,
         thermal_after,
@@ -264,8 +274,8 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     })
 }
 
-fn nanoseconds(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -292,6 +302,8 @@ mod tests {
         other = cell.clone();
         for sources in [
             Sources { graphs: vec!["aa".to_owned()], ..Sources::default() },
+            Sources { prefill: Some("int8".to_owned()), ..Sources::default() },
+            Sources { prefill: Some("int8 aa".to_owned()), ..Sources::default() },
             Sources { reference: Some("aa".to_owned()), ..Sources::default() },
             Sources { chip: Some("aa".to_owned()), ..Sources::default() },
         ] {

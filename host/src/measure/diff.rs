@@ -366,6 +366,21 @@ mod tests {
     }
 
     #[test]
+    fn what_ran_prompts_tells_cells_apart_and_what_was_loaded_is_told() {
+        let rows = |prefill: &str, graphs: &str| {
+            let mut row = serde_json::to_value(decode()).unwrap();
+            row["prefill"] = prefill.into();
+            row["model_sha256"] = graphs.into();
+            read(&row.to_string()).unwrap()
+        };
+        let found = diff(&rows("q4", "bb"), &rows("int8", "bb,dd"), &[], 0.0).unwrap();
+        assert_eq!((found.cells.len(), found.only_a.len(), found.only_b.len()), (0, 1, 1));
+        let found = diff(&rows("int8", "bb,dd"), &rows("int8", "bb,ee"), &[], 0.0).unwrap();
+        let hashes = Difference { field: "model_sha256", a: vec!["bb,dd".into()], b: vec!["bb,ee".into()] };
+        assert_eq!((found.cells.len(), found.environment), (1, vec![hashes]));
+    }
+
+    #[test]
     fn cells_are_matched_by_their_settings() {
         let a = file(&[(1, "q4", SLOW), (2, "q4", SLOW), (2, "q8", SLOW)]);
         let b = file(&[(2, "q4", FAST), (4, "q4", FAST)]);

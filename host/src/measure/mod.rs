@@ -75,6 +75,16 @@ pub enum MeasureError {
     /// The comparison with the reference failed.
     #[error("the comparison with the reference failed: {0}")]
     Evaluation(#[from] EvaluationError),
+    /// The texts of the comparison went through other graphs than the test.
+    #[error(
+        "prompts of the test were computed with {test}, and those that were compared with the reference with {compared}"
+    )]
+    OtherPrefill {
+        /// Number formats of the test.
+        test: String,
+        /// Those of the comparison.
+        compared: String,
+    },
     /// Whoever watched has stopped it.
     #[error("stopped on request")]
     Stopped,

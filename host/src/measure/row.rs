@@ -105,15 +105,16 @@ pub struct Row {
 
     /// From opening the package to a decoder that is ready, with loading ONNX Runtime.
     pub load_ns: Option<u64>,
-    /// Creating the session, as a part of that.
+    /// Creating the session, or both of a pair, as a part of that. The session for prompts is created by the first of them.
     pub session_ns: Option<u64>,
     /// The first run, of one token.
     pub first_run_ns: Option<u64>,
-    /// Compiling the graph for the device; none if the provider does not compile.
-    pub compile_ns: Option<u64>,
-    /// Whether a compiled graph was found instead.
+    /// `session_ns` where it has the compiling for a device in it, which the runtime does not tell apart from the rest; none if that was
+    /// done ahead of time, or if the provider does not compile.
+    pub session_with_compiling_ns: Option<u64>,
+    /// Whether compiled graphs were loaded; none if the provider does not compile.
     pub cache_hit: Option<bool>,
-    /// Number of nodes of the graph by the provider that runs them.
+    /// Number of nodes of all graphs that were loaded, by the provider that runs them.
     pub placement: Option<BTreeMap<String, usize>>,
 
     /// The largest number of bytes resident, with loading.
@@ -225,7 +226,10 @@ impl Row {
         let (first_tokens, tokens) = (floats(&samples.first_tokens), floats(&samples.tokens));
         let of_tokens = |percent| statistics::percentile(&tokens, percent).map(whole);
         let avg_ts = statistics::mean(&rates);
-        let empty = Self::empty(origin, cell);
+        let subject = origin.subject.loaded(&measured.contract, measured.files.clone());
+        // The number is that of what was planned, whatever is known only now.
+        let number = cell.id(origin.subject);
+        let empty = Self { cell: number, ..Self::empty(Origin { subject: &subject, ..origin }, cell) };
         let roofline = empty.roofline_tokens_per_second.zip(avg_ts);
         let (agreement, disagreement) = match &measured.agreement {
             Some(Ok(agreement)) => (Some(agreement.clone()), None),
@@ -233,12 +237,6 @@ impl Row {
             None => (None, None),
         };
         Self {
-            subject: Subject {
-                model_type: format!("{} {}", empty.subject.contract.family, measured.precision),
-                precision: measured.precision.clone(),
-                dialect: measured.dialect.clone(),
-                ..empty.subject
-            },
             provider_device: Some(measured.device.clone()),
             chunk: settings.chunk,
             prefill: Some(settings.prefill.clone()),
@@ -263,7 +261,7 @@ impl Row {
             load_ns: Some(measured.load_ns),
             session_ns: Some(measured.session_ns),
             first_run_ns: Some(measured.first_run_ns),
-            compile_ns: measured.compile_ns,
+            session_with_compiling_ns: measured.cache_hit.filter(|hit| !hit).map(|_| measured.session_ns),
             cache_hit: measured.cache_hit,
             placement: measured.placement.clone(),
             peak_memory: measured.peak_bytes,
@@ -306,7 +304,7 @@ impl Row {
         let is_limited = is_decode && cell.speculate == 0;
         // Devices have memory or paths to it of their own.
         let read_bandwidth = read_bandwidth.filter(|_| is_decode && cell.provider == "cpu");
-        let rows = roofline::mean_rows(test.held(), test.generate);
+        let rows = roofline::mean_rows(&subject.contract, test.held(), test.generate);
         let bytes_per_token = is_limited.then(|| roofline::step_bytes(&subject.contract, rows));
         let roofline = read_bandwidth.zip(bytes_per_token).map(|(bandwidth, bytes)| bandwidth / bytes.max(1.0));
         Self {
@@ -353,7 +351,7 @@ impl Row {
             load_ns: None,
             session_ns: None,
             first_run_ns: None,
-            compile_ns: None,
+            session_with_compiling_ns: None,
             cache_hit: None,
             placement: None,
             peak_memory: None,
@@ -401,7 +399,8 @@ fn whole(value: f64) -> u64 {
 mod tests {
     use super::Row;
     use crate::measure::tests::{cell, decode, measured, origin, prefill};
-    use crate::measure::{Failure, Status};
+    use crate::measure::{Failure, Measured, Status};
+    use crate::package::{FileRole, UsedFile};
 
     #[test]
     fn a_decode_row_by_hand() {
@@ -448,6 +447,47 @@ mod tests {
         let whole = serde_json::to_value(decode()).unwrap();
         let names = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&value), names(&whole));
+    }
+
+    #[test]
+    fn a_row_names_all_that_was_loaded() {
+        let mut measured = measured();
+        let files = measured.files.as_mut().unwrap();
+        let companion = |name: &str, role, size, sha256: &str| UsedFile {
+            name: format!("it's/{name}"),
+            role,
+            size,
+            sha256: sha256.to_owned(),
+        };
+        files.insert(1, companion("lfm2.prefill.onnx", FileRole::Graph, 1 << 19, "dd"));
+        files.push(companion("lfm2.prefill.onnx_data", FileRole::Data, 1 << 20, "ee"));
+        // The graph that ran single tokens is another one than the general one.
+        measured.contract.weight_bytes = 500;
+        measured.contract.dialect = "qnn".to_owned();
+        let row = origin(|origin| Row::new(origin, &cell(), &measured));
+        let subject = &row.subject;
+        assert_eq!(
+            (subject.model_sha256.as_deref(), subject.weights_sha256.as_deref()),
+            (Some("bb,dd"), Some("cc,ee"))
+        );
+        assert_eq!((subject.model_size, &subject.model_files), (Some((9 << 20) / 2), &measured.files));
+        assert_eq!((subject.dialect.as_str(), subject.weight_bytes, row.bytes_per_token), ("qnn", 500, Some(1332.0)));
+        assert_eq!((&row.cell, &subject.model_filename), (&decode().cell, &decode().subject.model_filename));
+        measured.files = None;
+        let row = origin(|origin| Row::new(origin, &cell(), &measured));
+        assert_eq!((row.subject.model_size, row.subject.model_sha256), (None, None), "no manifest lists some of them");
+    }
+
+    #[test]
+    fn compiling_is_told_only_where_it_was_done() {
+        let row = |cache_hit| {
+            let row = origin(|origin| Row::new(origin, &cell(), &Measured { cache_hit, ..measured() }));
+            (row.session_ns, row.session_with_compiling_ns, row.cache_hit)
+        };
+        let session = Some(200_000_000);
+        assert_eq!(row(None), (session, None, None));
+        assert_eq!(row(Some(true)), (session, None, Some(true)));
+        assert_eq!(row(Some(false)), (session, session, Some(false)));
     }
 
     #[test]

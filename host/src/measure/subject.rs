@@ -3,22 +3,24 @@
 use lfm2_graphs::contract::Contract;
 use serde::Serialize;
 
-use crate::package::Package;
+use crate::package::{FileRole, Package, UsedFile};
 
 /// What a row says about its model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Subject {
-    /// The graph, with the folder of the package: `lfm2-350m/onnx/model_q4.onnx`. Where that folder lies is left out, so that
-    /// records of several machines can be compared.
+    /// The general graph, with the folder of the package: `lfm2-350m/onnx/model_q4.onnx`. It names the model, whichever of its graphs ran: rows of
+    /// several providers can be compared by it. Where that folder lies is left out, so that records of several machines can be.
     pub model_filename: String,
     /// Model family and recipe: `lfm2 q4`.
     pub model_type: String,
-    /// Bytes of graph and weights; none if no manifest lists them.
+    /// Bytes of all files that were loaded, each counted once; none if no manifest lists them.
     pub model_size: Option<u64>,
-    /// SHA-256 of the graph, from the manifest.
+    /// SHA-256 of every graph that was loaded, from the manifest, with commas between.
     pub model_sha256: Option<String>,
-    /// SHA-256 of the weights, from the manifest; several with commas between.
+    /// SHA-256 of every file with weights that was loaded, from the manifest, with commas between.
     pub weights_sha256: Option<String>,
+    /// Every file that was loaded, once; none of a cell that was not measured, whose other fields are about the general graph.
+    pub model_files: Option<Vec<UsedFile>>,
     /// Whether the files were compared with these hashes before measuring.
     pub model_verified: bool,
     /// Bytes of weights that every run reads whole.
@@ -35,20 +37,39 @@ pub struct Subject {
 impl Subject {
     /// Describes the model of a package, whose files `verified` says to be those of the manifest.
     pub fn new(package: &Package, verified: bool) -> Self {
-        let contract = package.contract();
-        let files = package.graph_files();
-        let hash = |file: &&lfm2_graphs::contract::ManifestFile| file.sha256.clone();
-        let (graph, weights) = files.split_first().map_or((None, &[][..]), |(graph, weights)| (Some(graph), weights));
-        let weights: Vec<_> = weights.iter().map(hash).collect();
-        Self {
+        let subject = Self {
             model_filename: file_name(package),
-            model_type: format!("{} {}", contract.family, contract.precision),
-            model_size: (!files.is_empty()).then(|| files.iter().map(|file| file.size).sum()),
-            model_sha256: graph.map(hash),
-            weights_sha256: (!weights.is_empty()).then(|| weights.join(",")),
+            model_type: String::new(),
+            model_size: None,
+            model_sha256: None,
+            weights_sha256: None,
+            model_files: None,
             model_verified: verified,
+            weight_bytes: 0,
+            precision: String::new(),
+            dialect: String::new(),
+            contract: package.contract().clone(),
+        };
+        Self { model_files: None, ..subject.loaded(package.contract(), package.used_files()) }
+    }
+
+    /// The same model, of which a graph with this `contract` computes single tokens, and that was loaded from `files`.
+    pub fn loaded(&self, contract: &Contract, files: Option<Vec<UsedFile>>) -> Self {
+        let hashes = |role| {
+            let files = files.iter().flatten().filter(|file| file.role == role);
+            let hashes: Vec<&str> = files.map(|file| file.sha256.as_str()).collect();
+            (!hashes.is_empty()).then(|| hashes.join(","))
+        };
+        Self {
+            model_filename: self.model_filename.clone(),
+            model_type: format!("{} {}", contract.family, contract.precision),
+            model_size: files.as_ref().map(|files| files.iter().map(|file| file.size).sum()),
+            model_sha256: hashes(FileRole::Graph),
+            weights_sha256: hashes(FileRole::Data),
+            model_files: files,
+            model_verified: self.model_verified,
             weight_bytes: contract.weight_bytes,
-            precision: contract.precision.clone(),
+            precision: contract.formats(),
             dialect: contract.dialect.clone(),
             contract: contract.clone(),
         }

@@ -31,6 +31,11 @@ impl Test {
         self.depth + self.prompt.max(1)
     }
 
+    /// Tokens of the longest run in chunks, that before the test among them.
+    pub fn longest_run(self) -> usize {
+        self.depth.max(self.prompt.max(1))
+    }
+
     /// Tokens that are measured.
     pub fn tokens(self) -> usize {
         self.prompt + self.generate

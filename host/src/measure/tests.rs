@@ -5,7 +5,7 @@ use lfm2_graphs::contract::{Contract, VERSION};
 use super::agreement::Agreement;
 use super::{Cell, Measured, Names, Origin, Program, Row, Samples, Sources, Subject, Test};
 use crate::decoder::DecoderSettings;
-use crate::package::Prefill;
+use crate::package::{FileRole, Prefill, UsedFile};
 use crate::platform::{Machine, ThermalZone};
 
 /// A row of a decode test in which nothing is missing and every number can be computed by head.
@@ -74,8 +74,8 @@ pub(crate) fn measured() -> Measured {
     Measured {
         library: "libonnxruntime.so".into(),
         runtime_version: "1.32.0".to_owned(),
-        precision: "q4".to_owned(),
-        dialect: "contrib".to_owned(),
+        contract: contract(1000),
+        files: Some(files()),
         device: "CPU (AuthenticAMD)".to_owned(),
         settings: DecoderSettings { chunk: 512, prefill: "q4".to_owned(), speculate: 0, kv: "float16".to_owned() },
         samples,
@@ -86,7 +86,6 @@ pub(crate) fn measured() -> Measured {
         peak_run_bytes: Some(80 << 20),
         device_bytes: None,
         placement: Some([("CPUExecutionProvider".to_owned(), 412)].into()),
-        compile_ns: None,
         cache_hit: None,
         thermal_before: zones(41.5),
         thermal_after: zones(52.0),
@@ -104,12 +103,24 @@ pub(crate) fn subject() -> Subject {
         model_size: Some(3 << 20),
         model_sha256: text("bb"),
         weights_sha256: text("cc"),
+        model_files: None,
         model_verified: false,
         weight_bytes: 1000,
         precision: "q4".to_owned(),
         dialect: "contrib".to_owned(),
         contract: contract(1000),
     }
+}
+
+/// What it was loaded from.
+pub(crate) fn files() -> Vec<UsedFile> {
+    let file = |name: &str, role, size, sha256: &str| UsedFile {
+        name: format!("it's/{name}"),
+        role,
+        size,
+        sha256: sha256.to_owned(),
+    };
+    vec![file("lfm2.onnx", FileRole::Graph, 1 << 20, "bb"), file("lfm2.onnx_data", FileRole::Data, 2 << 20, "cc")]
 }
 
 /// What is made with the origin of [`decode`].

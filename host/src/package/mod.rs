@@ -6,6 +6,7 @@ mod metadata;
 mod pair;
 mod prefill;
 mod select;
+mod used;
 
 use std::fs::{self, File};
 use std::path::{self, Path, PathBuf};
@@ -19,6 +20,7 @@ use metadata::MetadataError;
 pub(crate) use metadata::is_tensor_at;
 pub use pair::Pair;
 pub use prefill::Prefill;
+pub use used::{FileRole, UsedFile};
 
 /// One graph of a package, described and complete.
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ fn contract(precision: &str, dialect: &str) -> Contract {
             attention_mask: port("attention_mask"),
             num_logits_to_keep: port("num_logits_to_keep"),
         }),
-        outputs: Outputs { logits: Some(port("logits")), statistics: vec![] },
+        outputs: Outputs { logits: Some(port("logits")), statistics: vec![], ranges: None },
         states: vec![],
     }
 }

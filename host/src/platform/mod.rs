@@ -6,6 +6,7 @@ mod memory;
 mod process;
 mod sensors;
 mod streams;
+mod termination;
 
 pub use device_memory::device_memory;
 pub use machine::{Machine, available_memory, largest_cache};
@@ -13,6 +14,7 @@ pub use memory::{peak_memory, reset_peak_memory};
 pub use process::{end, ended, is_running, keep_from_interrupts, output_within, wait_within};
 pub use sensors::{ThermalZone, core_frequencies, thermal_zones};
 pub use streams::divert_output;
+pub use termination::{leave, on_termination, terminal_as_it_is, terminate};
 
 use std::env;
 use std::ffi::OsString;

@@ -12,13 +12,14 @@ pub use trial::trial;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use lfm2_graphs::contract::{Contract, DType, Port};
 use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use crate::package::Package;
+use crate::package::{Package, UsedFile};
 use crate::provider::{self, Fallback, Provider, ProviderError, SessionOptions, Setup};
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -32,6 +33,8 @@ pub struct Session {
     pub(crate) contract: Contract,
     placement: Placement,
     memory: Memory,
+    files: Option<Vec<UsedFile>>,
+    creation: Duration,
 }
 
 impl Session {
@@ -42,14 +45,16 @@ impl Session {
         provider: &dyn Provider,
         options: &SessionOptions,
     ) -> Result<Self, SessionError> {
-        Self::compiled(runtime, package, package.graph(), provider, options)
+        Self::of(runtime, package, package.graph(), package.used_files(), provider, options)
     }
 
-    /// Loads the ONNX file `graph`, which `provider` made from the graph of `package` ahead of time.
-    pub(crate) fn compiled(
+    /// Loads the ONNX file `graph`, which is that of `package` or was made from it by `provider` ahead of time. `files` are all that it is
+    /// loaded from, as far as that is known.
+    pub(crate) fn of(
         runtime: &Runtime,
         package: &Package,
         graph: &Path,
+        files: Option<Vec<UsedFile>>,
         provider: &dyn Provider,
         options: &SessionOptions,
     ) -> Result<Self, SessionError> {
@@ -58,12 +63,13 @@ impl Session {
         runtime.require(contract.minimum_runtime_minor, package.graph())?;
         let fingerprint = package.fingerprint();
         let setup = Setup { runtime, options, fingerprint: fingerprint.as_deref() };
-        let (inner, placement) = load(graph, provider, &setup)?;
+        let Loaded { session: inner, placement, creation } = load(graph, provider, &setup)?;
         let problems = differences(&inner, contract);
         if !problems.is_empty() {
             return Err(SessionError::Ports { graph: graph.to_owned(), problems });
         }
-        Ok(Self { inner, contract: contract.clone(), placement, memory: provider.memory(options) })
+        let memory = provider.memory(options);
+        Ok(Self { inner, contract: contract.clone(), placement, memory, files, creation })
     }
 
     /// Description of the graph.
@@ -82,17 +88,39 @@ impl Session {
         Self { memory, ..self }
     }
 
+    /// The files that it was loaded from, each once; nothing if no manifest lists them.
+    pub fn files(&self) -> Option<&[UsedFile]> {
+        self.files.as_deref()
+    }
+
+    /// How long the runtime took to create it: reading the graph, compiling it where the provider does that then, and bringing the weights into
+    /// the kernels' form. The runtime does not tell these apart.
+    pub fn creation(&self) -> Duration {
+        self.creation
+    }
+
     /// Which of its nodes runs where.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 }
 
+/// What [`load`] has loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The session.
+    pub session: OrtSession,
+    /// Which node runs where.
+    pub placement: Placement,
+    /// How long the runtime took to create it.
+    pub creation: Duration,
+}
+
 /// Loads the ONNX file `graph` onto `provider`, whatever is in it, and tells which node runs where.
 ///
 /// # Errors
 /// If a node runs elsewhere and [`SessionOptions::fallback`] or [`Provider::fallback`] does not allow it.
-pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<(OrtSession, Placement), SessionError> {
+pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<Loaded, SessionError> {
     let failed = |reason: ort::Error| SessionError::Load {
         graph: graph.to_owned(),
         reason: provider::plain(&reason.to_string()),
@@ -100,12 +128,16 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
     let builder = SessionBuilder::new(setup.runtime.environment()).map_err(failed)?;
     let (key, value) = placement::RECORD;
     let builder = builder.with_config_entry(key, value).map_err(|error| failed(error.into()))?;
-    let session = provider.configure(builder, setup)?.commit_from_file(graph).map_err(failed)?;
+    // What a provider loads to be ready at all is none of a graph's.
+    let mut builder = provider.configure(builder, setup)?;
+    let start = Instant::now();
+    let session = builder.commit_from_file(graph).map_err(failed)?;
+    let creation = start.elapsed();
     let placement = Placement::of(&session).map_err(failed)?;
     let name = provider.runtime_name();
     let count = placement.elsewhere(name).count();
     if count == 0 {
-        return Ok((session, placement));
+        return Ok(Loaded { session, placement, creation });
     }
     match setup.options.fallback.unwrap_or(provider.fallback()) {
         Fallback::Allowed => {
@@ -113,7 +145,7 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
                 graph = %graph.display(),
                 "not all runs on {}: {}", provider.name(), placement.summary_elsewhere(name)
             );
-            Ok((session, placement))
+            Ok(Loaded { session, placement, creation })
         }
         Fallback::Refused => {
             let nodes = placement.elsewhere(name).map(|(other, node)| format!("{other}: {node}"));

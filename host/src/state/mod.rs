@@ -479,6 +479,7 @@ mod tests {
             update: Update::InPlace,
             past: port("past"),
             present: port("present"),
+            scale: None,
             axis: 2,
             columns: None,
         }

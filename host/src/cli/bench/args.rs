@@ -31,7 +31,7 @@ Every row runs in a process of its own: loading times and memory are its own. Ro
 error. benches/README.md in the repository says what is measured and what each field means.
 
 Exit status:
-  0 if all was measured, 1 if something failed (the rows say what), 2 if the arguments are wrong, 130 after Ctrl-C.";
+  0 if all was measured, 1 if something failed (the rows say what), 2 if the arguments are wrong, 130 after Ctrl-C or SIGTERM.";
 
 /// Measures prefill and decoding, and compares measurements.
 #[derive(Args, Clone, Debug)]

@@ -21,11 +21,9 @@ use jiff::Timestamp;
 use super::error::{CliError, Exit};
 use super::interrupt;
 use crate::cancel::Cancel;
-use crate::decoder::{LOADED_FROM, USED_FROM};
 use crate::measure::agreement::Agreement;
 use crate::measure::format::{Format, Printer};
 use crate::measure::{Cell, Origin, Program, Row, bandwidth, library_sha256};
-use crate::package::Prefill;
 use crate::platform::Machine;
 use crate::provider;
 use args::BenchCommand;
@@ -143,20 +141,15 @@ struct Compared {
     provider: String,
     /// Whether tokens go one by one.
     one_by_one: bool,
-    /// Whether the companion runs prompts, if there is one.
+    /// Whether a companion takes part in running prompts.
     companion: bool,
 }
 
 impl Compared {
     /// What will run in a cell.
     fn of(cell: &Cell) -> Self {
-        let (test, one_by_one) = (cell.test, cell.test.generate > 0);
-        let companion = match cell.prefill {
-            Prefill::Same => false,
-            // As the companion decides: the longest run loads it, and then it takes every chunk that is worth it.
-            Prefill::Auto => test.prompt.max(test.depth) >= LOADED_FROM && cell.chunk >= USED_FROM,
-            Prefill::Int8 => cell.chunk > 1,
-        };
+        let one_by_one = cell.test.generate > 0;
+        let companion = cell.sources.prefill.is_some();
         let (model, provider) = (cell.model.clone(), cell.provider.clone());
         Self { model, provider, one_by_one, companion: companion && !one_by_one }
     }
@@ -206,7 +199,7 @@ impl Bench<'_> {
         Ok(Exit::Done)
     }
 
-    /// The row of a cell, or nothing after Ctrl-C.
+    /// The row of a cell, or nothing after Ctrl-C or SIGTERM.
     fn row(&mut self, model: &Model, cell: &Cell) -> Result<Option<Row>, CliError> {
         self.bar.set_message(worker::name(cell));
         let has_limit = cell.test.prompt == 0 && cell.provider == "cpu";
@@ -344,25 +337,20 @@ enum BenchError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::Test;
+    use crate::measure::{Sources, Test};
 
-    fn cell(prefill: Prefill, prompt: usize, depth: usize, chunk: usize) -> Cell {
-        let test = Test { prompt, generate: 0, depth };
-        Cell { prefill, test, chunk, ..crate::measure::tests::cell() }
+    fn cell(prefill: Option<&str>, test: Test) -> Cell {
+        let sources = Sources { prefill: prefill.map(str::to_owned), ..Sources::default() };
+        Cell { test, sources, ..crate::measure::tests::cell() }
     }
 
     #[test]
     fn what_the_companion_runs_is_compared_apart() {
-        let companion = |prefill, prompt, depth, chunk| Compared::of(&cell(prefill, prompt, depth, chunk)).companion;
-        assert!(!companion(Prefill::Auto, 64, 0, 512) && companion(Prefill::Auto, 512, 0, 512));
-        assert!(companion(Prefill::Auto, 64, 256, 512), "the context before it has loaded it");
-        assert!(!companion(Prefill::Auto, 512, 0, 8), "chunks as short as that are not worth it");
-        assert!(companion(Prefill::Int8, 8, 0, 512) && !companion(Prefill::Same, 512, 0, 512));
-        let answer = |depth| {
-            let cell = cell(Prefill::Auto, 0, depth, 512);
-            Compared::of(&Cell { test: Test { generate: 4, ..cell.test }, ..cell })
-        };
-        assert_eq!(answer(0), answer(512), "single tokens are for the general graph");
+        let prompt = Test { prompt: 512, generate: 0, depth: 0 };
+        let compared = |prefill, test| Compared::of(&cell(prefill, test));
+        assert_ne!(compared(Some("int8"), prompt), compared(None, prompt));
+        let answer = Test { prompt: 0, generate: 4, depth: 512 };
+        assert_eq!(compared(Some("int8"), answer), compared(None, answer), "single tokens are for the general graph");
     }
 
     #[test]
@@ -375,7 +363,7 @@ mod tests {
             mean_kld: 0.25,
         };
         let known = Known { agreement: agreement.clone(), prefill: "q4".to_owned() };
-        let compared = Compared::of(&cell(Prefill::Auto, 64, 0, 512));
+        let compared = Compared::of(&cell(None, Test { prompt: 64, generate: 0, depth: 0 }));
         assert_eq!(known.clone().agreement(&compared, "q4"), Ok(agreement));
         let problem = known.agreement(&compared, "int8").unwrap_err();
         assert!(problem.contains("int8") && problem.contains("q4"), "{problem}");

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lfm2_graphs::contract::Target;
+
 use super::args::BenchArgs;
 use super::{lists, matrix};
 use crate::cli::Problems;
@@ -236,15 +238,19 @@ fn told(axes: &Axes, args: &BenchArgs, problems: &mut Problems) -> Told {
 /// Opens a package and lists its cells. Nothing comes back if there is a problem.
 fn open(model: &Named<PathBuf>, axes: &Axes, told: &Told, args: &BenchArgs, problems: &mut Problems) -> Option<Model> {
     let path = &model.value;
-    let opened = Package::open(path).and_then(|package| {
-        if args.verify {
-            package.verify()?;
+    let package = Package::open(path).map_err(|error| problems.say(error)).ok()?;
+    let runs: Vec<_> = told.providers.iter().map(|provider| Runs::new(&package, *provider, axes.prefill)).collect();
+    if args.verify {
+        let companions = runs.iter().filter_map(|runs| runs.companion.as_ref());
+        for package in [&package].into_iter().chain(runs.iter().flat_map(|runs| &runs.others)).chain(companions) {
+            package.verify().map_err(|error| problems.say(error)).ok()?;
         }
-        Ok(package)
-    });
-    let package = opened.map_err(|error| problems.say(error)).ok()?;
+        if let Some(folder) = &args.compiled {
+            let options = SessionOptions { provider: told.options.clone(), ..SessionOptions::default() };
+            compiled::verify(folder, &options).map_err(|error| problems.say(error)).ok()?;
+        }
+    }
     let subject = Subject::new(&package, args.verify);
-    let runs: Vec<_> = told.providers.iter().map(|provider| Runs::new(&package, *provider)).collect();
     let model = Model { cells: cells(args, path, model.name.as_ref(), axes, told, &runs), subject };
     too_long(&model, &runs, problems);
     Some(model)
@@ -253,8 +259,10 @@ fn open(model: &Named<PathBuf>, axes: &Axes, told: &Told, args: &BenchArgs, prob
 /// What a provider runs of a package.
 struct Runs {
     provider: &'static dyn Provider,
-    /// Fingerprints of its graphs, if they are not the general one.
-    graphs: Vec<String>,
+    /// Its graphs, but for the general one.
+    others: Vec<Package>,
+    /// The graph that runs prompts in the place of the general one where that is worth it, if there is one.
+    companion: Option<Package>,
     /// Tokens of a prompt that its graphs run at once, if that is for them to say.
     chunk: Option<usize>,
     context_length: usize,
@@ -263,18 +271,22 @@ struct Runs {
 }
 
 impl Runs {
-    /// Without graphs for the provider, measuring says so in a row.
-    fn new(package: &Package, provider: &'static dyn Provider) -> Self {
+    /// Without graphs for the provider, or with a companion that cannot be used, measuring says so in a row.
+    fn new(package: &Package, provider: &'static dyn Provider, prefill: Prefill) -> Self {
         let graphs = decoder::graphs(package, provider).unwrap_or_else(|_| vec![package.clone()]);
         let inputs = graphs.first().and_then(|graph| graph.contract().rows().ok());
         let contract = graphs.last().unwrap_or(package).contract();
         let others = graphs.iter().filter(|graph| graph.graph() != package.graph());
+        // As it is opened: only the processor's graph has one.
+        let has_companion = Target::named(provider.name()) == Some(Target::Cpu);
+        let companion = has_companion.then(|| package.prefill(prefill).ok().flatten()).flatten();
         Self {
             provider,
             chunk: inputs.map(|inputs| inputs.tokens),
             flag: if inputs.is_some() { "--static-context" } else { "--max-context" },
             context_length: contract.context_length,
-            graphs: others.filter_map(Package::fingerprint).collect(),
+            others: others.cloned().collect(),
+            companion,
         }
     }
 }
@@ -290,7 +302,7 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
         (false, false) => None,
     };
     let runs = runs.iter().flat_map(|runs| axes.threads.iter().map(move |threads| (runs, threads)));
-    for (Runs { provider, graphs, chunk, .. }, &threads) in runs {
+    for (Runs { provider, others, companion, chunk, .. }, &threads) in runs {
         let is_known = |key: &str| provider.known_options().iter().any(|option| option.key == key);
         let options = told.options.iter().filter(|(key, _)| is_known(key)).cloned();
         let options: BTreeMap<String, String> = options.collect();
@@ -298,7 +310,16 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
         let ahead = args.compiled.clone().filter(|_| provider.name() == compiled::PROVIDER);
         let session = SessionOptions { provider: options.clone().into_iter().collect(), ..SessionOptions::default() };
         let chip = ahead.as_ref().and_then(|folder| compiled::chip(folder, &session).ok());
-        let sources = Sources { graphs: graphs.clone(), reference: reference.clone(), chip };
+        let graphs = others.iter().filter_map(Package::fingerprint).collect();
+        let companion = companion.as_ref().map(|package| match package.fingerprint() {
+            Some(fingerprint) => format!("int8 {fingerprint}"),
+            None => "int8".to_owned(),
+        });
+        let sources = Sources { graphs, prefill: None, reference: reference.clone(), chip };
+        let sources = |test: Test, chunk| Sources {
+            prefill: companion.clone().filter(|_| decoder::takes_part(axes.prefill, test.longest_run(), chunk)),
+            ..sources.clone()
+        };
         // Chunks of graphs of fixed shapes are as long as they are.
         let chunks = chunk.map_or_else(|| axes.chunks.clone(), |chunk| vec![chunk]);
         for &spinning in &axes.spinning {
@@ -319,7 +340,7 @@ fn cells(args: &BenchArgs, path: &Path, name: Option<&String>, axes: &Axes, told
                         prefill: axes.prefill,
                         speculate,
                         reference: axes.reference.clone(),
-                        sources: sources.clone(),
+                        sources: sources(test.value, chunk),
                         test: test.value,
                         repetitions: axes.repetitions,
                         seed: axes.seed,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
-use crate::cli::{CliError, error::Exit, output};
+use crate::cli::{CliError, error::Exit, interrupt, output};
 use crate::measure::{self, Cell, Failure, Measured, Status};
 use crate::platform;
 use crate::provider;
@@ -171,20 +171,17 @@ fn follow(
 fn end_with_parent() {
     thread::spawn(|| {
         if io::copy(&mut io::stdin().lock(), &mut io::sink()).is_ok() {
-            leave();
+            // Nobody is left who would be told anything.
+            platform::leave(1);
         }
     });
-}
-
-#[expect(clippy::exit, reason = "nobody is left who would be told anything")]
-fn leave() {
-    std::process::exit(1)
 }
 
 /// What the process does: measures the cell and reports.
 pub(super) fn work(cell: &str) -> Result<Exit, CliError> {
     let cell: Cell = serde_json::from_str(cell).map_err(CliError::failed)?;
     end_with_parent();
+    interrupt::is_for_the_parent();
     if provider::named(&cell.provider).is_ok_and(|provider| provider.plugin().is_some()) {
         output::keep_apart()?;
     }

@@ -11,7 +11,7 @@ use ort::value::{DynTensor, Tensor};
 use super::numbers;
 use super::state::FixedState;
 use crate::decoder::embedding::Embedding;
-use crate::session::{Placement, Session};
+use crate::session::Session;
 use crate::state::StateError;
 
 /// A session and its bindings. All shapes are fixed, so that everything is bound once and only the numbers change.
@@ -99,8 +99,8 @@ impl FixedGraph {
     }
 
     /// Which of its nodes runs where.
-    pub(super) fn placement(&self) -> &Placement {
-        self.session.placement()
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Tokens of a run.

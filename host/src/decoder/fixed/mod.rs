@@ -101,7 +101,12 @@ impl FixedDecoder {
 
     /// Which node runs where, of the graph for chunks and of that for single tokens.
     pub fn placements(&self) -> [&Placement; 2] {
-        [self.chunk.placement(), self.token.placement()]
+        self.sessions().map(Session::placement)
+    }
+
+    /// The sessions of the graph for chunks and of that for single tokens.
+    pub(super) fn sessions(&self) -> [&Session; 2] {
+        [self.chunk.session(), self.token.session()]
     }
 
     /// How many tokens of a prompt are run at once.

@@ -116,7 +116,7 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// The fields that hold lists.
+/// The fields that hold lists of numbers.
 const LISTS: [&str; 8] = [
     "thermal_before",
     "thermal_after",
@@ -128,13 +128,13 @@ const LISTS: [&str; 8] = [
     "inter_token_samples_ns",
 ];
 
-/// The fields of a row but the lists, in order. What has fields itself is text that holds JSON.
+/// The fields of a row but the lists of numbers, in order. What has fields itself is text that holds JSON.
 fn fields(row: &Row) -> io::Result<Map<String, Value>> {
     match serde_json::to_value(row)? {
         Value::Object(mut fields) => {
             // By name, because a list that is missing is null.
             fields.retain(|name, _| !LISTS.contains(&name.as_str()));
-            for value in fields.values_mut().filter(|value| value.is_object()) {
+            for value in fields.values_mut().filter(|value| value.is_object() || value.is_array()) {
                 *value = Value::String(value.to_string());
             }
             Ok(fields)

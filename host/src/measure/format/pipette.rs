@@ -76,6 +76,7 @@ fn common(row: &Row, id: &str) -> Map<String, Value> {
         "filename": subject.model_filename,
         "sha256": subject.model_sha256,
         "weights_sha256": subject.weights_sha256,
+        "files": subject.model_files,
         "precision": subject.precision,
         "dialect": subject.dialect,
     });

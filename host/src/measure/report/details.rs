@@ -71,14 +71,16 @@ pub(super) fn agreement(results: &[Entry<'_>]) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// Which provider runs how many nodes, and compiling; nothing if no row tells.
+/// Which provider runs how many nodes, and whether they had to be compiled; nothing if no row tells.
 pub(super) fn placement(results: &[Entry<'_>]) -> Option<Table> {
-    let columns = ["Series", "Device", "Nodes", "#compiling ms", "Found compiled", "#session ms"];
-    let mut table = Table::new("Which provider runs how many nodes of the graph.", &columns);
+    let columns = ["Series", "Device", "Nodes", "#session ms", "Compiled"];
+    let caption = "Which provider runs how many nodes of the graphs, and creating the sessions. Where that compiles, nothing tells how much of the \
+                   time compiling is.";
+    let mut table = Table::new(caption, &columns);
     let known = |name: &'static str| move |entry: &Entry<'_>| entry.record().get(name).is_some_and(|it| !it.is_null());
     let told: Vec<_> =
-        results.iter().copied().filter(|entry| known("placement")(entry) || known("compile_ns")(entry)).collect();
-    let names = differing(&told, &["prefill", "spinning", "speculate", "chunk"]);
+        results.iter().copied().filter(|entry| known("placement")(entry) || known("cache_hit")(entry)).collect();
+    let names = differing(&told, &["spinning", "speculate", "chunk"]);
     let mut seen = Vec::new();
     for &entry in &told {
         let (series, nodes) = (label(entry, &names), nodes(entry));
@@ -91,9 +93,8 @@ pub(super) fn placement(results: &[Entry<'_>]) -> Option<Table> {
             series,
             entry.text("provider_device").unwrap_or_default().to_owned(),
             nodes,
-            or_nothing(entry.number("compile_ns"), milliseconds),
-            hit.map_or("", |hit| if hit { "yes" } else { "no" }).to_owned(),
             or_nothing(entry.number("session_ns"), milliseconds),
+            hit.map_or("", |hit| if hit { "ahead of time" } else { "with the session" }).to_owned(),
         ]);
     }
     (!table.rows.is_empty()).then(|| table.without_empty_columns())
@@ -102,6 +103,30 @@ pub(super) fn placement(results: &[Entry<'_>]) -> Option<Table> {
 fn nodes(entry: Entry<'_>) -> String {
     let placement = entry.record().get("placement").and_then(Value::as_object).into_iter().flatten();
     placement.map(|(provider, count)| format!("{provider} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Every file that a series was loaded from; nothing if no row tells.
+pub(super) fn files(results: &[Entry<'_>]) -> Option<Table> {
+    let columns = ["Series", "File", "Holds", "#bytes", "SHA-256"];
+    let mut table = Table::new("The files that each series was loaded from.", &columns);
+    let told: Vec<_> = results.iter().copied().filter(|entry| files_of(*entry).next().is_some()).collect();
+    let names = differing(&told, &["n_threads", "spinning", "low_memory", "chunk", "speculate", "build_commit"]);
+    for &entry in &told {
+        for file in files_of(entry) {
+            let text = |name: &str| file.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let bytes = file.get("size").and_then(Value::as_u64).map_or(String::new(), |bytes| bytes.to_string());
+            let row = vec![label(entry, &names), text("name"), text("role"), bytes, text("sha256")];
+            // The tests of a series need not have loaded the same.
+            if !table.rows.contains(&row) {
+                table.rows.push(row);
+            }
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+fn files_of<'a>(entry: Entry<'a>) -> impl Iterator<Item = &'a Record> {
+    entry.record().get("model_files").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
 }
 
 /// Temperatures and frequencies around each test; nothing if no row tells.

@@ -97,14 +97,22 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The settings that differ between rows, but for `ignored` and for those that others determine.
+/// The settings that differ between rows, but for `ignored` and for those that others determine. What runs prompts depends on their
+/// length, so that it may be ignored only as long as no test has both ways.
 pub(super) fn differing(entries: &[Entry<'_>], ignored: &[&str]) -> Vec<&'static str> {
     let count = |names: &[&str]| {
         let values = |entry: &Entry<'_>| names.iter().map(|name| entry.setting(name).to_string()).collect::<Vec<_>>();
         entries.iter().map(values).collect::<BTreeSet<_>>().len()
     };
+    let of_tests = |names: &[&str]| {
+        let values = |entry: &Entry<'_>| names.iter().map(|name| entry.setting(name).to_string()).collect::<Vec<_>>();
+        entries.iter().map(|entry| (entry.test.to_string(), values(entry))).collect::<BTreeSet<_>>().len()
+    };
+    let others: Vec<&'static str> = SETTINGS.into_iter().filter(|name| *name != "prefill").collect();
+    let has_both = of_tests(&SETTINGS) > of_tests(&others);
+    let is_ignored = |name: &str| ignored.contains(&name) && !(name == "prefill" && has_both);
     let mut names: Vec<&'static str> = Vec::new();
-    for name in SETTINGS.into_iter().filter(|name| !ignored.contains(name)) {
+    for name in SETTINGS.into_iter().filter(|name| !is_ignored(name)) {
         let with = [&names[..], &[name]].concat();
         if count(&with) > count(&names) {
             names.push(name);
@@ -206,6 +214,23 @@ mod tests {
         let entry = Entry::new(&record).unwrap();
         let labels = [&[][..], &["provider"], &["n_threads"]].map(|names| label(entry, names));
         assert_eq!(labels, ["m, simulated", "qnn (simulated)", "null threads, simulated"]);
+    }
+
+    #[test]
+    fn what_runs_prompts_is_left_out_only_where_their_length_decides() {
+        let record = |prefill: &str, prompt: u64| {
+            let mut record = record("CPU", "[1000000000]");
+            record.insert("prefill".to_owned(), prefill.into());
+            record.insert("n_prompt".to_owned(), prompt.into());
+            record
+        };
+        let names = |records: &[Record]| {
+            let entries: Vec<_> = records.iter().filter_map(Entry::new).collect();
+            (differing(&entries, &["prefill"]), differing(&entries, &[]))
+        };
+        assert_eq!(names(&[record("q4", 8), record("int8", 512)]), (vec![], vec!["prefill"]));
+        let both = [record("q4", 8), record("int8", 512), record("q4", 512)];
+        assert_eq!(names(&both), (vec!["prefill"], vec!["prefill"]));
     }
 
     #[test]

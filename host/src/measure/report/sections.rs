@@ -138,6 +138,7 @@ fn machine(entries: &[Entry<'_>], sections: &mut Vec<Section>) {
     add("Agreement with the exact model", tables([details::agreement(&results)]));
     add("Placement and compilation", tables([details::placement(&results)]));
     add("Temperature and frequency", tables([details::sensors(&results)]));
+    add("Files", tables([details::files(&results)]));
     add("Failures", tables([details::failures(entries)]));
     add("All rows", tables([details::rows(&results)]));
 }

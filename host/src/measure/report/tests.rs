@@ -64,6 +64,8 @@ fn a_page_shows_all_there_is_and_needs_nothing_else() {
         "same best token",
         "87.5",
         "CPUExecutionProvider 412",
+        "lfm2.onnx_data",
+        "2097152",
         "52.0 °C, cpu-thermal",
         "SIGSEGV",
         "<caption>",

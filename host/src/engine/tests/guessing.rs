@@ -1,6 +1,6 @@
 //! Guessing ahead over a scripted decoder: less runs, and nothing else is different.
 
-use super::{
+use super::super::{
     fake::{END, Fake, VOCAB, cancel_after, engine, greedy, settings, tokens},
     *,
 };
