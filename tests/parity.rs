@@ -5,7 +5,7 @@ use lfm2_export::package::Options;
 use lfm2_export::recipe::{Precision, Recipe};
 use lfm2_graphs::contract::Padding;
 use lfm2_host::decoder::Decoder;
-use lfm2_tests::compare::{Agreement, agreement, error};
+use lfm2_tests::compare::{Agreement, FLOAT16, OTHER_GRAPH, agreement, error};
 use lfm2_tests::dequantized::dequantized;
 use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, fixture, needs_portable, portable, with_recipe};
 use lfm2_tests::reference::Reference;
@@ -32,16 +32,16 @@ fn compare(fixture: &str, options: &Options) -> (Agreement, f64) {
 fn float32(fixture: &str, options: Options) {
     let (logits, states) = compare(fixture, &options);
     assert!(logits.cosine >= 0.999_999, "{fixture} {options:?}: {logits:?}");
-    assert!(logits.error <= 2e-5, "{fixture} {options:?}: {logits:?}");
+    assert!(logits.error <= OTHER_GRAPH, "{fixture} {options:?}: {logits:?}");
     assert!(logits.argmax, "{fixture} {options:?}: {logits:?}");
-    assert!(states <= 2e-5, "{fixture} {options:?}: states are off by {states:e}");
+    assert!(states <= OTHER_GRAPH, "{fixture} {options:?}: states are off by {states:e}");
 }
 
 fn float16(fixture: &str, options: Options) {
     let (logits, states) = compare(fixture, &options);
+    // The same as an angle: an error of 1e-2 that is spread over all logits is one of 5e-5 here.
     assert!(logits.cosine >= 0.9999, "{fixture} {options:?}: {logits:?}");
-    // Half an ulp of float16 is 5e-4; sums of rounded products over a few layers stay within some of them.
-    assert!(states <= 1e-2, "{fixture} {options:?}: states are off by {states:e}");
+    assert!(states <= FLOAT16, "{fixture} {options:?}: states are off by {states:e}");
 }
 
 fn with_contrib() -> impl Iterator<Item = &'static str> {
@@ -134,11 +134,10 @@ fn exact(name: &str, recipe: &Recipe) {
             (logits, decoder.states().unwrap())
         });
     let logits = agreement(found.as_slice().unwrap(), expected.as_slice().unwrap(), found.ncols());
-    // Sums of up to 256 products in another order, as between any two float32 kernels; see `float32`.
-    assert!(logits.error <= 2e-5 && logits.argmax, "{name}, {recipe:?}: {logits:?}");
+    assert!(logits.error <= OTHER_GRAPH && logits.argmax, "{name}, {recipe:?}: {logits:?}");
     for ((state, _, found), (_, _, expected)) in found_states.iter().zip(&expected_states) {
         let error = error(found, expected);
-        assert!(error <= 2e-5, "{name}, {recipe:?}: {state} is off by {error:e}");
+        assert!(error <= OTHER_GRAPH, "{name}, {recipe:?}: {state} is off by {error:e}");
     }
 }
 
