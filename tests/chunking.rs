@@ -3,7 +3,7 @@
 use lfm2_export::package::Options;
 use lfm2_export::recipe::Precision;
 use lfm2_host::decoder::Decoder;
-use lfm2_tests::compare::error;
+use lfm2_tests::compare::{FLOAT16, SAME_GRAPH, error};
 use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, needs_portable, portable};
 use lfm2_tests::reference::Reference;
 
@@ -40,17 +40,17 @@ fn float32() {
     for fixture in ["original", "width-2", "width-4", "width-5", "bias-width-4", "all-conv", "all-attention", TINY_CHAT]
     {
         assert!(!needs_portable(fixture));
-        chunks_are_exact(fixture, contrib(Precision::Fp32), 5e-6);
-        chunks_are_exact(fixture, portable(Precision::Fp32), 5e-6);
+        chunks_are_exact(fixture, contrib(Precision::Fp32), SAME_GRAPH);
+        chunks_are_exact(fixture, portable(Precision::Fp32), SAME_GRAPH);
     }
-    chunks_are_exact("head-dim-24", portable(Precision::Fp32), 5e-6);
+    chunks_are_exact("head-dim-24", portable(Precision::Fp32), SAME_GRAPH);
 }
 
 #[test]
 fn float16() {
     for fixture in ["original", TINY_CHAT] {
-        chunks_are_exact(fixture, contrib(Precision::Fp16), 1e-2);
-        chunks_are_exact(fixture, portable(Precision::Fp16), 1e-2);
+        chunks_are_exact(fixture, contrib(Precision::Fp16), FLOAT16);
+        chunks_are_exact(fixture, portable(Precision::Fp16), FLOAT16);
     }
 }
 
@@ -72,7 +72,8 @@ fn the_decoders_own_chunks_are_exact() {
             decoder.reset();
             decoder.set_chunk(chunk);
             let off = error(decoder.step(&ids).unwrap().as_slice().unwrap(), &expected);
-            assert!(off <= 1e-5, "{options:?} chunks of {chunk}: logits are off by {off:e}");
+            // Over 1500 tokens the caches of both runs drift apart by their last bits.
+            assert!(off <= 2.0 * SAME_GRAPH, "{options:?} chunks of {chunk}: logits are off by {off:e}");
             assert_eq!(decoder.len(), ids.len());
         }
     }

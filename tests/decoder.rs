@@ -11,12 +11,13 @@ use lfm2_host::package::Package;
 use lfm2_host::provider::{self, SessionOptions};
 use lfm2_host::runtime::Runtime;
 use lfm2_host::session::{Memory, Session, SessionError};
-use lfm2_tests::compare::error;
+use lfm2_tests::compare::{FLOAT16, SAME_GRAPH, error};
 use lfm2_tests::packages::{Exported, TINY_CHAT, contrib, portable, rollback};
 
 #[test]
 fn caches_grow_without_changing_the_result() {
-    for (precision, tolerance) in [(Precision::Fp32, 2e-5), (Precision::Fp16, 2e-2)] {
+    // Over 1300 tokens the caches of both runs drift apart by their last bits.
+    for (precision, tolerance) in [(Precision::Fp32, 4.0 * SAME_GRAPH), (Precision::Fp16, 2.0 * FLOAT16)] {
         let exported = Exported::new(TINY_CHAT, contrib(precision));
         let mut decoder = exported.decoder();
         // Past several blocks. The first decoder makes room for all of them at once, the second grows with every block.
@@ -45,15 +46,15 @@ fn long_prompts_are_run_in_chunks_with_the_same_result() {
         let tokens: Vec<u32> = (0..40).map(|index| 20 + index * 7 % 90).collect();
         let expected = decoder.step(&tokens).unwrap().to_vec();
         let all = reset(&mut decoder).step_all(&tokens).unwrap();
-        assert!(error(&all.row(39).to_vec(), &expected) <= 5e-6);
+        assert!(error(&all.row(39).to_vec(), &expected) <= SAME_GRAPH);
         for chunk in [1, 7, 39, 40, 41] {
             decoder.set_chunk(chunk);
             // Over the buffers of the run before: nothing of it may be seen.
             let logits = reset(&mut decoder).step(&tokens).unwrap().to_vec();
-            assert!(error(&logits, &expected) <= 5e-6, "{options:?} in chunks of {chunk}");
+            assert!(error(&logits, &expected) <= SAME_GRAPH, "{options:?} in chunks of {chunk}");
             let rows = reset(&mut decoder).step_all(&tokens).unwrap();
             assert!(
-                error(rows.as_slice().unwrap(), all.as_slice().unwrap()) <= 5e-6,
+                error(rows.as_slice().unwrap(), all.as_slice().unwrap()) <= SAME_GRAPH,
                 "{options:?} in chunks of {chunk}"
             );
         }
@@ -84,13 +85,13 @@ fn states_in_other_memory_are_the_same() {
             rows
         };
         for _ in 0..2 {
-            assert!(error(&run(&mut apart), &run(&mut shared)) <= 5e-6, "{options:?}");
+            assert!(error(&run(&mut apart), &run(&mut shared)) <= SAME_GRAPH, "{options:?}");
         }
         for ((name, shape, found), (_, expected_shape, expected)) in
             apart.states().unwrap().iter().zip(&shared.states().unwrap())
         {
             assert_eq!(shape, expected_shape);
-            assert!(error(found, expected) <= 5e-6, "{options:?}: {name}");
+            assert!(error(found, expected) <= SAME_GRAPH, "{options:?}: {name}");
         }
     }
 }
@@ -127,7 +128,7 @@ fn a_long_prompt_stops_within_a_run() {
     assert!(matches!(decoder.step(&tokens[1..3]), Err(DecoderError::Cancelled)));
     assert!(decoder.is_empty());
     cancel.clear();
-    assert!(error(decoder.step(&tokens).unwrap().as_slice().unwrap(), &expected) <= 5e-6);
+    assert!(error(decoder.step(&tokens).unwrap().as_slice().unwrap(), &expected) <= SAME_GRAPH);
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn a_failed_run_leaves_nothing_until_the_reset() {
     let failure = decoder.step(&tokens[..1]).unwrap_err().to_string();
     assert!(failure.contains("undefined"), "{failure}");
     decoder.reset();
-    assert!(error(decoder.step(&tokens[..5]).unwrap().as_slice().unwrap(), &expected) <= 5e-6);
+    assert!(error(decoder.step(&tokens[..5]).unwrap().as_slice().unwrap(), &expected) <= SAME_GRAPH);
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn the_context_ends_with_an_error_and_nothing_is_lost() {
         let unknown = error_of(&mut decoder, &[1, vocab_size]);
         assert!(matches!(unknown, DecoderError::UnknownToken { .. }) && decoder.is_empty(), "{unknown}");
         let again = decoder.step(&tokens[..10]).unwrap().to_vec();
-        assert!(error(&again, &last) <= 5e-6);
+        assert!(error(&again, &last) <= SAME_GRAPH);
     }
 }
 

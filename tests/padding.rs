@@ -4,7 +4,7 @@
 use lfm2_export::package::{DialectName, Options};
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::Padding;
-use lfm2_tests::compare::error;
+use lfm2_tests::compare::{FLOAT16, OTHER_GRAPH, error};
 use lfm2_tests::graphs::Runner;
 use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, needs_portable, options, portable};
 use lfm2_tests::reference::Reference;
@@ -83,17 +83,17 @@ fn left(precision: Precision) -> Options {
 #[test]
 fn portable_always() {
     for fixture in TINY_RANDOM.into_iter().chain([TINY_CHAT]) {
-        padded_rows_are_as_if_alone(fixture, portable(Precision::Fp32), 2e-5);
+        padded_rows_are_as_if_alone(fixture, portable(Precision::Fp32), OTHER_GRAPH);
     }
-    padded_rows_are_as_if_alone(TINY_CHAT, portable(Precision::Fp16), 1e-2);
+    padded_rows_are_as_if_alone(TINY_CHAT, portable(Precision::Fp16), FLOAT16);
 }
 
 #[test]
 fn contrib_with_left_padding() {
     for fixture in TINY_RANDOM.into_iter().chain([TINY_CHAT]).filter(|fixture| !needs_portable(fixture)) {
-        padded_rows_are_as_if_alone(fixture, left(Precision::Fp32), 2e-5);
+        padded_rows_are_as_if_alone(fixture, left(Precision::Fp32), OTHER_GRAPH);
     }
-    padded_rows_are_as_if_alone(TINY_CHAT, left(Precision::Fp16), 1e-2);
+    padded_rows_are_as_if_alone(TINY_CHAT, left(Precision::Fp16), FLOAT16);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use lfm2_export::package::Options;
 use lfm2_export::recipe::Precision;
 use lfm2_host::decoder::{Decoder, DecoderError, OrtDecoder, StateValues};
-use lfm2_tests::compare::error;
+use lfm2_tests::compare::{FLOAT16, SAME_GRAPH, error};
 use lfm2_tests::packages::{Exported, TINY_CHAT, TINY_RANDOM, contrib, needs_portable, portable, rollback};
 use lfm2_tests::reference::Reference;
 
@@ -75,17 +75,17 @@ fn cuts_are_exact(fixture: &str, options: Options, tolerance: f64) {
 fn float32() {
     for fixture in TINY_RANDOM.into_iter().chain([TINY_CHAT]) {
         if !needs_portable(fixture) {
-            cuts_are_exact(fixture, contrib(Precision::Fp32), 5e-6);
+            cuts_are_exact(fixture, contrib(Precision::Fp32), SAME_GRAPH);
         }
-        cuts_are_exact(fixture, portable(Precision::Fp32), 5e-6);
+        cuts_are_exact(fixture, portable(Precision::Fp32), SAME_GRAPH);
     }
 }
 
 #[test]
 fn float16() {
     for fixture in ["width-5", TINY_CHAT] {
-        cuts_are_exact(fixture, contrib(Precision::Fp16), 1e-2);
-        cuts_are_exact(fixture, portable(Precision::Fp16), 1e-2);
+        cuts_are_exact(fixture, contrib(Precision::Fp16), FLOAT16);
+        cuts_are_exact(fixture, portable(Precision::Fp16), FLOAT16);
     }
 }
 
@@ -123,7 +123,8 @@ fn a_sequence_of_cuts_is_the_sequence_of_what_was_kept() {
         }
         let mut plain = exported.decoder();
         plain.step(&ids).unwrap();
-        compare(&decoder.states().unwrap(), &plain.states().unwrap(), 2e-5, &format!("{options:?}"));
+        // Over so many tokens the caches of both drift apart by their last bits.
+        compare(&decoder.states().unwrap(), &plain.states().unwrap(), 4.0 * SAME_GRAPH, &format!("{options:?}"));
     }
 }
 

@@ -1,5 +1,17 @@
 //! How far numbers are from what they should be.
 
+/// Largest [`error`] of the same float32 graph, run in other parts or over other buffers: kernels for one and for several rows sum
+/// in another order, and 1e-6 is seen over a few layers. Processors have other kernels, which is what the rest is for.
+pub const SAME_GRAPH: f64 = 5e-6;
+
+/// Largest [`error`] of float32 numbers that other operators, another graph or another program computed: exponentials, roots and
+/// norms differ in their last bits too. 1.4e-6 is seen here.
+pub const OTHER_GRAPH: f64 = 2e-5;
+
+/// Largest [`error`] of float16 numbers: half an ulp is 5e-4, and over a few layers sums of rounded products stay within some of
+/// them. Up to 3.7e-3 is seen.
+pub const FLOAT16: f64 = 1e-2;
+
 /// How rows of numbers agree with expected ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Agreement {

@@ -1,6 +1,7 @@
 //! What the cross-crate tests share.
 
 pub mod compare;
+pub mod dequantized;
 pub mod dialogues;
 pub mod graphs;
 pub mod models;

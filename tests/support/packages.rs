@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lfm2_export::package::{Caches, DialectName, Options, Output, Prefill, Targets, export};
+use lfm2_export::proto::decode;
 use lfm2_export::recipe::{Precision, Recipe};
 use lfm2_graphs::contract::{Padding, Purpose, Target};
 use lfm2_host::decoder::{Companion, FixedDecoder, OrtDecoder};
@@ -61,19 +62,44 @@ pub struct Exported {
 impl Exported {
     /// Exports a fixture.
     pub fn new(name: &str, options: impl Borrow<Options>) -> Self {
+        Self::of(&fixture(name), options)
+    }
+
+    /// Exports a checkpoint.
+    pub fn of(checkpoint: &Path, options: impl Borrow<Options>) -> Self {
         let options = options.borrow();
         let folder = TempDir::new().unwrap();
         let source = folder.path().join("checkpoint");
-        complete(&fixture(name), &source);
+        complete(checkpoint, &source);
         let output = Output::new(&folder.path().join("package/lfm2.onnx"), &options.recipe).unwrap();
         let summary = export(&source, &output, options, &mut |_, _| std::ops::ControlFlow::Continue(()));
-        let summary = summary.unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
+        let summary = summary.unwrap_or_else(|error| panic!("{} {options:?}: {error}", checkpoint.display()));
         Self { folder, graph: summary.graph }
     }
 
     /// The folder of graph, weights and sidecars.
     pub fn package(&self) -> PathBuf {
         self.folder.path().join("package")
+    }
+
+    /// Lets all products with packed weights compute in float32, where the kernels otherwise round the activations to 8 bits: what
+    /// is left of a difference then is none of rounding.
+    pub fn with_exact_products(self) -> Self {
+        // An attribute of ONNX: its name, and then the tag and the value of its number. No length changes.
+        let [fast, exact] = [4, 0].map(|level| [b"accuracy_level", &[0x18, level][..]].concat());
+        let mut graph = fs::read(&self.graph).unwrap();
+        let mut products = 0;
+        for start in 0..=graph.len() - fast.len() {
+            if graph[start..].starts_with(&fast) {
+                graph[start..start + fast.len()].copy_from_slice(&exact);
+                products += 1;
+            }
+        }
+        let nodes = decode(&graph).unwrap().nodes;
+        let levels: Vec<_> = nodes.iter().filter_map(|node| node.attributes.get("accuracy_level")).collect();
+        assert!(products > 0 && levels.len() == products && levels.iter().all(|level| *level == "0"), "{levels:?}");
+        fs::write(&self.graph, graph).unwrap();
+        self
     }
 
     /// A decoder on the CPU.

@@ -27,7 +27,7 @@ pub(super) fn recipes(arguments: &RecipesArguments) -> anyhow::Result<Outcome> {
     if let Some(name) = arguments.name {
         return print(name.toml());
     }
-    let recipes = Precision::PREFERRED.into_iter().map(|preset| Ok(listed(&preset.recipe()?)));
+    let recipes = Precision::preferred().into_iter().map(|preset| Ok(listed(&preset.recipe()?)));
     let recipes = recipes.collect::<anyhow::Result<Vec<_>>>()?;
     if arguments.json {
         return print(&(serde_json::to_string_pretty(&recipes)? + "\n"));

@@ -142,11 +142,5 @@ fn suffix(name: &str) -> String {
 /// What graphs for calibration have in the place of [`Recipe::suffix`].
 pub const CALIBRATE_SUFFIX: &str = "_calibrate";
 
-/// Place in the order in which a package with several recipes is run: small and fast before exact, unknown ones last.
-pub fn preference(name: &str) -> usize {
-    let presets = Precision::PREFERRED;
-    presets.iter().position(|preset| preset.as_str() == name).unwrap_or(presets.len())
-}
-
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use lfm2_graphs::contract::preference;
+
 use super::{Recipe, RecipeError};
 
 /// A recipe that comes with the program.
@@ -27,8 +29,12 @@ impl Precision {
     /// Every preset.
     pub const ALL: [Self; 6] = [Self::Fp32, Self::Fp16, Self::Q8, Self::Q4Mixed, Self::Q4, Self::Q4f16];
 
-    /// Every preset, the one that is to be run first if a package has several.
-    pub const PREFERRED: [Self; 6] = [Self::Q4, Self::Q4Mixed, Self::Q4f16, Self::Q8, Self::Fp16, Self::Fp32];
+    /// Every preset, the one that hosts run first if a package has several.
+    pub fn preferred() -> [Self; 6] {
+        let mut presets = Self::ALL;
+        presets.sort_by_key(|preset| preference(preset.as_str()));
+        presets
+    }
 
     /// The name on the command line and in contracts.
     pub fn as_str(self) -> &'static str {

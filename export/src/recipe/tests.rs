@@ -1,3 +1,5 @@
+use lfm2_graphs::contract::PRECISIONS;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Recipe, RecipeError> {
@@ -29,10 +31,8 @@ fn every_preset_can_be_read_and_has_its_name() {
 }
 
 #[test]
-fn unknown_recipes_come_last() {
-    let mut names = ["mine", "fp32", "q8", "q4-mixed", "q4", "q4f16", "fp16"];
-    names.sort_by_key(|name| preference(name));
-    assert_eq!(names, ["q4", "q4-mixed", "q4f16", "q8", "fp16", "fp32", "mine"]);
+fn presets_are_preferred_in_the_order_of_hosts() {
+    assert_eq!(Precision::preferred().map(Precision::as_str), PRECISIONS);
 }
 
 #[test]

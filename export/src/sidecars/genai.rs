@@ -2,12 +2,11 @@
 
 use std::fs;
 
-use lfm2_graphs::contract::{Contract, MANIFEST_NAME, Manifest, Port, Purpose, State, StateKind, Update};
+use lfm2_graphs::contract::{Contract, MANIFEST_NAME, Manifest, Port, Purpose, State, StateKind, Update, preference};
 use serde_json::{Map, Value, json as value};
 
 use super::model::one_or_many;
 use super::{Problems, Request, Sidecar, SidecarError, existing, json};
-use crate::recipe::preference;
 
 const FILE: &str = "genai_config.json";
 

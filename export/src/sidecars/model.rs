@@ -48,7 +48,7 @@ pub(super) fn config(request: &Request<'_>, problems: &mut Problems) -> Result<S
         graphs.insert(name.to_owned(), value!(1));
     }
 
-    let known = Precision::PREFERRED.into_iter().filter(|precision| !UNKNOWN_TO_TRANSFORMERS_JS.contains(precision));
+    let known = Precision::preferred().into_iter().filter(|precision| !UNKNOWN_TO_TRANSFORMERS_JS.contains(precision));
     let best = known.into_iter().find(|precision| graphs.contains_key(&hub_name(*precision)));
     let mut settings = config.get(TRANSFORMERS_JS).and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(best) = best {

@@ -5,6 +5,7 @@
 
 mod calibration;
 mod manifest;
+mod precision;
 mod target;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -15,6 +16,7 @@ pub use manifest::{
     MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, is_reserved_name,
     prefill_name,
 };
+pub use precision::{PRECISIONS, preference};
 pub use target::Target;
 
 pub use crate::ir::types::{DType, Dim, Shape};

@@ -22,6 +22,12 @@ pub enum EngineError {
     /// A chat needs a template.
     #[error("the package has no chat template; use --raw to let it continue text")]
     NoTemplate,
+    /// A cost of guessed tokens that is none.
+    #[error("the cost of a guessed token cannot be {cost}; it is a part of the time of a run, a number of at least 0")]
+    DraftCost {
+        /// What was asked for.
+        cost: f64,
+    },
     /// The template cannot render the messages.
     #[error(transparent)]
     Template(#[from] ChatError),

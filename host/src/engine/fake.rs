@@ -31,6 +31,9 @@ pub(crate) struct Fake {
     pub(crate) resets: usize,
     /// The step that fails, counted from zero, and how.
     pub(crate) failure: Option<(usize, fn() -> DecoderError)>,
+    /// Time of a run of so many tokens.
+    pace: fn(usize) -> Duration,
+    run_time: Duration,
 }
 
 impl Fake {
@@ -46,6 +49,8 @@ impl Fake {
             steps: Vec::new(),
             resets: 0,
             failure: None,
+            pace: |_| Duration::ZERO,
+            run_time: Duration::ZERO,
         }
     }
 
@@ -72,11 +77,17 @@ impl Fake {
         Self { rollback: Some(0), ..self }
     }
 
+    /// Lets a run of so many tokens take so long.
+    pub(crate) fn with_pace(self, pace: fn(usize) -> Duration) -> Self {
+        Self { pace, ..self }
+    }
+
     /// What every step begins with: writes it down, and fails if it is to.
     fn begin(&mut self, tokens: &[u32]) -> Result<(), DecoderError> {
         assert!(!tokens.is_empty(), "a step without tokens");
         let index = self.steps.len();
         self.steps.push(tokens.to_vec());
+        self.run_time += (self.pace)(tokens.len());
         if let Some((step, error)) = self.failure
             && step == index
         {
@@ -144,7 +155,7 @@ impl Decoder for Fake {
     }
 
     fn run_time(&self) -> Duration {
-        Duration::ZERO
+        self.run_time
     }
 }
 

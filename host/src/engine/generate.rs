@@ -56,7 +56,7 @@ impl<D: Decoder> Engine<D> {
             if tokens > 0 {
                 // A run gives one token more than it verifies.
                 let room = (limit - tokens - 1).min(context - self.fed.len() - certain);
-                next.extend(drafter.draft(&said.history, room, &generation.eos));
+                next.extend(drafter.draft(&said.history, room, &generation.eos, &mut self.costs));
             }
             let step_start = Instant::now();
             let run_before = self.decoder.run_time();
@@ -92,7 +92,9 @@ impl<D: Decoder> Engine<D> {
                 decode_start = Some(sampling_start + sampling);
             } else {
                 timings.decode_runs += 1;
-                timings.run += self.decoder.run_time().saturating_sub(run_before);
+                let run_time = self.decoder.run_time().saturating_sub(run_before);
+                timings.run += run_time;
+                self.costs.learn(next.len(), run_time);
                 timings.sampling += sampling;
             }
             if !drafted.is_empty() {

@@ -27,7 +27,8 @@ use crate::{
 
 pub use answer::{Answer, FinishReason, Timings};
 pub use conversation::Conversation;
-pub(crate) use draft::Drafter;
+pub use draft::DraftCost;
+pub(crate) use draft::{Drafter, RunCosts};
 pub use error::EngineError;
 
 /// A decoder with everything that stands between it and text. One generation at a time.
@@ -42,17 +43,21 @@ pub struct Engine<D> {
     longest_draft: usize,
     /// For guessing: each token without the space before it.
     unspaced: Arc<[u32]>,
+    /// For guessing: what runs cost.
+    costs: RunCosts,
 }
 
 impl<D: Decoder> Engine<D> {
     /// An engine that starts from an empty state. Without a template it completes text, but does not chat.
     pub fn new(mut decoder: D, tokenizer: Tokenizer, template: Option<ChatTemplate>) -> Self {
         decoder.reset();
-        Self { decoder, tokenizer, template, fed: Vec::new(), longest_draft: 0, unspaced: Arc::default() }
+        let costs = RunCosts::new(DraftCost::Learnt);
+        Self { decoder, tokenizer, template, fed: Vec::new(), longest_draft: 0, unspaced: Arc::default(), costs }
     }
 
     /// Lets the engine guess up to `longest` tokens for each run from what was said before, and verify them in that run: less
-    /// runs where text repeats itself, and the same tokens as without, but for rounding. 0 guesses nothing.
+    /// runs where text repeats itself, and the same tokens as without, but for rounding. 0 guesses nothing. A token is guessed only if
+    /// that is expected to save time, by what [`Engine::set_draft_cost`] says.
     ///
     /// Fails with [`DecoderError::NoRollback`] if the decoder cannot take wrong guesses back.
     pub fn speculate(&mut self, longest: usize) -> Result<(), DecoderError> {
@@ -63,6 +68,20 @@ impl<D: Decoder> Engine<D> {
         if longest > 0 && self.unspaced.is_empty() {
             self.unspaced = self.tokenizer.unspaced(self.decoder.vocab_size()).into();
         }
+        Ok(())
+    }
+
+    /// Sets what a guessed token is taken to cost, which decides how much is guessed; it is learnt unless set. What was learnt
+    /// before is forgotten.
+    ///
+    /// Fails with [`EngineError::DraftCost`] if a fixed cost is negative or no number.
+    pub fn set_draft_cost(&mut self, cost: DraftCost) -> Result<(), EngineError> {
+        if let DraftCost::Fixed(cost) = cost
+            && (cost.is_nan() || cost < 0.0)
+        {
+            return Err(EngineError::DraftCost { cost });
+        }
+        self.costs = RunCosts::new(cost);
         Ok(())
     }
 

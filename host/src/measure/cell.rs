@@ -13,6 +13,7 @@ use super::agreement::{Agreement, agreement};
 use super::run::{Procedure, run};
 use super::{MeasureError, Samples, Subject, Test};
 use crate::decoder::{AnyDecoder, Decoder, DecoderSettings, Opening};
+use crate::engine::DraftCost;
 use crate::evaluate::Pass;
 use crate::package::{Package, Prefill, UsedFile};
 use crate::platform::{self, ThermalZone};
@@ -232,7 +233,8 @@ pub fn measure(cell: &Cell, on_repetition: &mut dyn FnMut() -> ControlFlow<()>) 
     let clock = Instant::now();
     let mut clock = || clock.elapsed();
     let Cell { test, repetitions, seed, speculate, .. } = *cell;
-    let samples = run(&mut decoder, Procedure { test, repetitions, seed, speculate }, &mut clock, on_repetition)?;
+    let procedure = Procedure { test, repetitions, seed, speculate, draft_cost: DraftCost::Learnt };
+    let samples = run(&mut decoder, procedure, &mut clock, on_repetition)?;
     let (thermal_after, frequency_after) = (platform::thermal_zones(), platform::core_frequencies());
     let peak_run = platform::peak_memory();
     let device_bytes = platform::device_memory();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MeasureError, Test, tokens};
 use crate::decoder::{Decoder, DecoderError, Rewind};
-use crate::engine::Drafter;
+use crate::engine::{DraftCost, Drafter, RunCosts};
 use crate::sampler::{Sampler, SamplingSettings};
 
 /// Times of the repetitions of one test, in nanoseconds.
@@ -40,6 +40,8 @@ pub struct Procedure {
     pub seed: u64,
     /// Most tokens that are guessed for one run; 0 for none.
     pub speculate: usize,
+    /// What a guessed token is taken to cost.
+    pub draft_cost: DraftCost,
 }
 
 /// Runs the test once without measuring and then `repetitions` times, each from the same state, and calls `on_repetition` after
@@ -63,7 +65,7 @@ pub fn run<D: Rewind>(
     clock: &mut dyn FnMut() -> Duration,
     on_repetition: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Samples, MeasureError> {
-    let Procedure { test, repetitions, seed, speculate } = procedure;
+    let Procedure { test, repetitions, seed, speculate, draft_cost } = procedure;
     if speculate > 0 && !decoder.can_rollback() {
         return Err(DecoderError::NoRollback.into());
     }
@@ -77,16 +79,19 @@ pub fn run<D: Rewind>(
     }
     let mut sampler = Sampler::new(SamplingSettings::GREEDY, decoder.vocab_size())?;
     let mut samples = Samples::default();
+    // What runs cost is a fact about the machine, which the repetition for warming up finds out for the others.
+    let mut costs = RunCosts::new(draft_cost);
     for repetition in 0..=repetitions {
         if depth.is_empty() {
             decoder.reset();
         } else {
             decoder.rewind()?;
         }
-        // What earlier repetitions have taught it would make the later ones faster.
+        // What earlier repetitions have taught it about the text would make the later ones faster.
         let drafts = (speculate > 0)
             .then(|| Drafts { drafter: Drafter::new(speculate, Arc::default()), history: tokens.clone() });
-        let mut once = Once { decoder: &mut *decoder, sampler: &mut sampler, clock: &mut *clock, drafts };
+        let mut once =
+            Once { decoder: &mut *decoder, sampler: &mut sampler, clock: &mut *clock, drafts, costs: &mut costs };
         // The first time is for warming up.
         let mut unmeasured = Samples::default();
         once.run(test, prompt, if repetition == 0 { &mut unmeasured } else { &mut samples })?;
@@ -104,6 +109,7 @@ struct Once<'a, D> {
     clock: &'a mut dyn FnMut() -> Duration,
     /// What guesses come from, if there are guesses.
     drafts: Option<Drafts>,
+    costs: &'a mut RunCosts,
 }
 
 /// Guesses, and the text that they come from.
@@ -166,11 +172,14 @@ impl<D: Decoder> Once<'_, D> {
         let draft = self.drafts.as_mut().map(|drafts| {
             drafts.history.push(last);
             // A run gives one token more than it verifies.
-            drafts.drafter.draft(&drafts.history, room.min(left - 1), &[])
+            drafts.drafter.draft(&drafts.history, room.min(left - 1), &[], self.costs)
         });
         let draft = draft.unwrap_or_default();
+        let run_before = self.decoder.run_time();
         if draft.is_empty() {
-            return Ok((self.step(&[last])?, 1));
+            let chosen = self.step(&[last])?;
+            self.costs.learn(1, self.decoder.run_time().saturating_sub(run_before));
+            return Ok((chosen, 1));
         }
         let held = self.decoder.len();
         let rows = self.decoder.verify(&[&[last], &draft[..]].concat())?;
@@ -185,6 +194,7 @@ impl<D: Decoder> Once<'_, D> {
         }
         let accepted = chosen.len().saturating_sub(1);
         self.decoder.truncate(held + chosen.len())?;
+        self.costs.learn(1 + draft.len(), self.decoder.run_time().saturating_sub(run_before));
         let token = chosen.pop().unwrap_or(last);
         if let Some(drafts) = &mut self.drafts {
             drafts.drafter.learn(accepted, accepted < draft.len());
@@ -282,7 +292,7 @@ mod tests {
             seen += 1;
             ControlFlow::Continue(())
         };
-        let procedure = Procedure { test, repetitions, seed: 1, speculate };
+        let procedure = Procedure { test, repetitions, seed: 1, speculate, draft_cost: DraftCost::Fixed(0.3) };
         let samples = run(&mut timed, procedure, &mut clock, &mut count).unwrap();
         (samples, timed, seen)
     }
@@ -359,7 +369,7 @@ mod tests {
     fn guesses_need_a_state_that_can_be_cut() {
         let mut timed = Timed { fake: Fake::new(64, |_| only(1)), mark: None, rewinds: 0, run_time: Duration::ZERO };
         let test = Test { prompt: 4, generate: 4, depth: 0 };
-        let procedure = Procedure { test, repetitions: 1, seed: 0, speculate: 2 };
+        let procedure = Procedure { test, repetitions: 1, seed: 0, speculate: 2, draft_cost: DraftCost::Learnt };
         let failed = run(&mut timed, procedure, &mut || Duration::ZERO, &mut || ControlFlow::Continue(()));
         assert!(matches!(failed, Err(MeasureError::Decoder(DecoderError::NoRollback))), "{failed:?}");
     }
@@ -370,7 +380,7 @@ mod tests {
         fake.failure = Some((0, || DecoderError::NoTokens));
         let mut timed = Timed { fake, mark: None, rewinds: 0, run_time: Duration::ZERO };
         let test = Test { prompt: 4, generate: 0, depth: 0 };
-        let procedure = Procedure { test, repetitions: 1, seed: 0, speculate: 0 };
+        let procedure = Procedure { test, repetitions: 1, seed: 0, speculate: 0, draft_cost: DraftCost::Learnt };
         let failed = run(&mut timed, procedure, &mut || Duration::ZERO, &mut || ControlFlow::Continue(()));
         assert!(matches!(failed, Err(MeasureError::Decoder(DecoderError::NoTokens))), "{failed:?}");
     }
@@ -378,7 +388,7 @@ mod tests {
     fn whoever_watches_may_stop_it() {
         let mut timed = Timed { fake: Fake::new(64, |_| only(1)), mark: None, rewinds: 0, run_time: Duration::ZERO };
         let test = Test { prompt: 4, generate: 0, depth: 0 };
-        let procedure = Procedure { test, repetitions: 9, seed: 0, speculate: 0 };
+        let procedure = Procedure { test, repetitions: 9, seed: 0, speculate: 0, draft_cost: DraftCost::Learnt };
         let stopped = run(&mut timed, procedure, &mut || Duration::ZERO, &mut || ControlFlow::Break(()));
         assert!(matches!(stopped, Err(MeasureError::Stopped)), "{stopped:?}");
         assert_eq!(timed.fake.steps.len(), 1);

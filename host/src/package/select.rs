@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, Purpose};
+use lfm2_graphs::contract::{Contract, PRECISIONS, Purpose, preference};
 
 use super::{PackageError, contract_of, files, manifest_in};
 
 /// Folder of the ONNX files in the layout of the hub.
 pub(super) const HUB_FOLDER: &str = "onnx";
-
-/// Precisions in the order of preference: small and fast before exact. Recipes of other names come last.
-const PRECISIONS: [&str; 6] = ["q4", "q4-mixed", "q4f16", "q8", "fp16", "fp32"];
 
 /// Whether the exporter has a recipe of its own with this name.
 pub(super) fn is_preset(precision: &str) -> bool {
@@ -54,11 +51,10 @@ struct Candidate {
 impl Candidate {
     /// Lower is better; what this version does not know comes last.
     fn rank(&self) -> (usize, usize) {
-        let rank = |known: &[&str], name: &str| known.iter().position(|it| *it == name).unwrap_or(known.len());
         // A dialect that is not known cannot be run here, so it comes behind every precision of the others.
-        let dialect = rank(&DIALECTS, &self.dialect);
+        let dialect = DIALECTS.iter().position(|known| *known == self.dialect).unwrap_or(DIALECTS.len());
         let behind = if dialect == DIALECTS.len() { PRECISIONS.len() + 1 } else { 0 };
-        (behind + rank(&PRECISIONS, &self.precision), dialect)
+        (behind + preference(&self.precision), dialect)
     }
 
     fn name(&self) -> String {

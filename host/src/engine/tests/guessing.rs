@@ -1,7 +1,9 @@
 //! Guessing ahead over a scripted decoder: less runs, and nothing else is different.
 
+use std::time::Duration;
+
 use super::super::{
-    fake::{END, Fake, VOCAB, cancel_after, engine, greedy, settings, tokens},
+    fake::{END, Fake, VOCAB, cancel_after, engine, greedy, only, settings, tokens},
     *,
 };
 use crate::{
@@ -16,6 +18,7 @@ const TEXT: &str = "apple river stone cloud bread light house green paper silver
 fn guessing(fake: Fake, longest: usize) -> Engine<Fake> {
     let mut engine = engine(fake);
     engine.speculate(longest).unwrap();
+    engine.set_draft_cost(DraftCost::Fixed(0.3)).unwrap();
     engine
 }
 
@@ -128,6 +131,41 @@ fn a_decoder_that_takes_nothing_back_is_refused() {
     let message = engine.speculate(4).unwrap_err().to_string();
     assert!(message.contains("lfm2-export --rollback") && message.contains("--speculate"), "{message}");
     engine.speculate(0).unwrap();
+}
+
+#[test]
+fn the_cost_of_guesses_is_learnt_from_answer_to_answer() {
+    let prompt = tokens(&[TEXT; 20].join(" "));
+    let paces: [fn(usize) -> Duration; 2] =
+        [|tokens| Duration::from_millis(10 * tokens as u64), |tokens| Duration::from_millis(100 + tokens as u64)];
+    let [dear, cheap] = paces.map(|pace| {
+        let fake = Fake::new(1000, {
+            let prompt = prompt.clone();
+            move |history| only(prompt[history.len() % prompt.len()])
+        });
+        let mut engine = engine(fake.with_rollback().with_pace(pace));
+        engine.speculate(8).unwrap();
+        let generation = Generation { max_new_tokens: Some(120), ..greedy() };
+        [0, 1].map(|_| {
+            engine.reset();
+            engine.generate(&prompt, &generation, &Cancel::new(), &mut |_| {}).unwrap().timings.drafted_tokens
+        })
+    });
+    // At first tokens are taken to cost what they usually do; by the second answer it is known that these pay nothing.
+    assert!(dear[0] > 0 && dear[1] <= 16, "{dear:?}");
+    assert!(cheap[0] >= 80 && cheap[1] >= cheap[0], "{cheap:?}");
+}
+
+#[test]
+fn a_cost_of_guesses_is_a_number_of_at_least_0() {
+    let mut engine = engine(Fake::saying(100, []));
+    for cost in [-0.1, f64::NAN] {
+        let error = engine.set_draft_cost(DraftCost::Fixed(cost)).unwrap_err().to_string();
+        assert!(error.contains(&cost.to_string()) && error.contains("at least 0"), "{error}");
+    }
+    for cost in [DraftCost::Fixed(0.0), DraftCost::Fixed(f64::INFINITY), DraftCost::Learnt] {
+        engine.set_draft_cost(cost).unwrap();
+    }
 }
 
 /// Logits that depend on the last two tokens and leave several choices of some 20 tokens, so that guesses are right and wrong.
