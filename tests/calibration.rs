@@ -168,7 +168,8 @@ fn a_graph_for_calibration_is_no_model() {
     fs::create_dir(&package).unwrap();
     let names_of = |folder: &Path| names(&folder.join("onnx"));
     run(export(&package, &["--for", "calibrate"])).answer();
-    assert_eq!(names_of(&package), ["model_calibrate.onnx", "model_calibrate.onnx_data"]);
+    let written = ["model_calibrate.onnx", "model_calibrate.onnx_data", "model_calibrate.qnn-calibrate.onnx"];
+    assert_eq!(names_of(&package), written);
     assert!(!package.join("genai_config.json").exists(), "there is nothing for onnxruntime-genai to run");
     let config = || fs::read_to_string(package.join("config.json")).unwrap();
     assert!(!config().contains("model_calibrate"), "Transformers.js has no use for it");
@@ -182,12 +183,20 @@ fn a_graph_for_calibration_is_no_model() {
     assert_eq!(fs::read_to_string(package.join("genai_config.json")).unwrap(), genai);
     let manifest = Manifest::from_json(&fs::read_to_string(package.join(MANIFEST_NAME)).unwrap()).unwrap();
     let graphs: Vec<_> = manifest.graphs.iter().map(|graph| (graph.file.as_str(), graph.purpose)).collect();
-    let expected = [("onnx/model_calibrate.onnx", Purpose::Calibrate), ("onnx/model_quantized.onnx", Purpose::General)];
+    let expected = [
+        ("onnx/model_calibrate.onnx", Purpose::Calibrate),
+        ("onnx/model_calibrate.qnn-calibrate.onnx", Purpose::Calibrate),
+        ("onnx/model_quantized.onnx", Purpose::General),
+    ];
     assert_eq!(graphs, expected);
     let opened = Package::open(&package).unwrap();
     assert_eq!(opened.contract().precision, "q8");
     opened.verify().unwrap();
     Package::open(&package.join("onnx/model_calibrate.onnx")).unwrap().verify().unwrap();
+    let ranges = Package::open(&package.join("onnx/model_calibrate.qnn-calibrate.onnx")).unwrap();
+    ranges.verify().unwrap();
+    let refused = ranges.require(Purpose::General).unwrap_err().to_string();
+    assert!(refused.contains("takes statistics"), "{refused}");
     let inspect = ["inspect", package.to_str().unwrap()];
     let text = run(program(env!("CARGO_BIN_EXE_export-under-test"), &inspect)).answer();
     assert!(text.contains("fp32 for calibration"), "{text}");

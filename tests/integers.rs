@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use lfm2_export::check::{graphs_for, rules};
 use lfm2_export::checkpoint::Checkpoint;
@@ -30,7 +30,9 @@ use lfm2_tests::compare::{argmax, error};
 use lfm2_tests::packages::{
     Exported, TINY_CHAT, TINY_RANDOM, calibrating, complete, contrib, fixture, needs_portable, with_static,
 };
+use lfm2_tests::programs::{program, run};
 use safetensors::tensor::TensorView;
+use serde_json::Value;
 use tempfile::TempDir;
 
 const CHUNK: usize = 16;
@@ -331,6 +333,13 @@ fn ranges_are_those_of_the_values() {
     }
 }
 
+/// The simulator takes all processors: one of its tests at a time.
+static SIMULATOR: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    SIMULATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The simulator, if it is here.
 fn simulator() -> Option<&'static dyn provider::Provider> {
     let provider = provider::named("qnn").unwrap();
@@ -346,6 +355,7 @@ fn simulator() -> Option<&'static dyn provider::Provider> {
 #[test]
 fn the_simulator_computes_what_the_processor_computes() {
     let Some(qnn) = simulator() else { return };
+    let _alone = alone();
     let tokens = text(CHUNK + 3);
     // Of 4 bits the products differ more: the compiler keeps fewer bits of their scales.
     for (precision, count, most) in [(QnnPrecision::W8a16, 64, 1e-2), (QnnPrecision::W4a16, 24, 6e-2)] {
@@ -376,6 +386,7 @@ fn the_simulator_computes_what_the_processor_computes() {
 #[test]
 fn questions_are_answered_with_integers() {
     let Some(qnn) = simulator() else { return };
+    let _alone = alone();
     let exported = Exported::new(TINY_CHAT, options(QnnPrecision::W8a16));
     let folder = exported.package();
     let (tokenizer, template) = (Tokenizer::load(&folder).unwrap(), ChatTemplate::load(&folder).unwrap());
@@ -391,6 +402,40 @@ fn questions_are_answered_with_integers() {
         let found = engine.generate(&prompt, &generation, &Cancel::new(), &mut |_| {}).unwrap();
         assert_eq!(found.text.trim(), answer);
     }
+}
+
+/// Loading such a binary on x86 ends the process: it is refused, and a device has to show that it loads.
+#[test]
+fn both_graphs_can_have_their_weights_in_one_binary() {
+    if simulator().is_none() {
+        return;
+    }
+    let _alone = alone();
+    let exported = Exported::new(TINY_CHAT, options(QnnPrecision::W8a16));
+    let out = TempDir::new().unwrap();
+    let compile = |folder: &str, more: &[&str]| {
+        let host = env!("CARGO_BIN_EXE_host-under-test");
+        let mut command = program(host, &["compile", "--ep", "qnn", "--soc", "SM8750", "--json", "--model"]);
+        command.arg(&exported.graph).arg("--out").arg(out.path().join(folder)).args(more);
+        let row: Value = serde_json::from_str(&run(command).answer()).unwrap();
+        let files = out.path().join(folder).join("SM8750").read_dir().unwrap();
+        let binaries = files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|it| it == "bin"));
+        (row["bytes"].as_u64().unwrap(), binaries.count())
+    };
+    let ((apart, two), (shared, one)) = (compile("apart", &[]), compile("shared", &["--share-weights"]));
+    println!("two binaries of {apart} bytes together, one of {shared}");
+    assert_eq!((two, one), (2, 1));
+    assert!(shared * 10 < apart * 7, "{shared} of {apart}");
+
+    let ask = |folder: &str| {
+        let host = env!("CARGO_BIN_EXE_host-under-test");
+        let mut command = program(host, &["--ep", "qnn", "--prompt", "hi", "--max-new-tokens", "1", "--model"]);
+        command.arg(&exported.graph).arg("--compiled").arg(out.path().join(folder));
+        run(command)
+    };
+    let message = ask("shared").failure(1);
+    assert!(message.contains("share their weights") && message.contains("--share-weights"), "{message}");
+    ask("apart").answer();
 }
 
 /// A question in the form of the template.

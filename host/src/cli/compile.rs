@@ -26,8 +26,8 @@ Examples:
       Load what was compiled. The package is still needed: tokenizer, template and token table are there.
 
 What was compiled is refused if graph, weights, plugin or chip are others than those it was made for, or if ONNX Runtime is older.
-Each graph has its weights in a binary of its own. Binaries that share weights between the graphs are not made:
-on x86, loading such a binary ends the process, so that nothing here could be checked.";
+Each graph has its weights in a binary of its own, unless --share-weights puts those of both into one: little more than half of the
+size. Only the chip loads such a binary: on x86 it would end the process, so that it is refused there, and was never seen to load.";
 
 /// Compiles the graphs of a package for Qualcomm's NPUs ahead of time.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +44,10 @@ pub(super) struct CompileArgs {
     /// Where the folders of the chips go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    /// Put the weights of both graphs into one binary, which the chip alone loads: see below
+    #[arg(long)]
+    share_weights: bool,
 
     /// Print one JSON object for each chip
     #[arg(long)]
@@ -85,7 +89,8 @@ pub(super) fn run(args: CompileArgs, quiet: bool) -> Result<Exit, CliError> {
     let pair = package.pair(Target::Qnn).map_err(CliError::failed)?;
     let runtime = settings.runtime()?;
     let options = settings.session(provider, &SessionOptions::default());
-    let compiling = Compiling { runtime, pair: &pair, provider, options };
+    let share_weights = args.share_weights;
+    let compiling = Compiling { runtime, pair: &pair, provider, options, share_weights };
     for soc in socs {
         let start = Instant::now();
         let spinner = spinner(quiet)?;

@@ -4,12 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::ManifestFile;
+use lfm2_graphs::contract::{ManifestFile, Purpose};
 
 use super::{CompiledGraph, DESCRIPTION, Description, PROVIDER, VERSION, sources};
 use crate::package::{Package, PackageError, Pair, metadata_of, sha256};
 use crate::platform;
-use crate::provider::{Fallback, Provider, SessionOptions, Setup, soc};
+use crate::provider::{Fallback, Provider, SessionOptions, Setup, SharedContext, soc};
 use crate::runtime::Runtime;
 use crate::session::{self, SessionError};
 
@@ -30,10 +30,13 @@ pub struct Compiling<'a> {
     pub provider: &'static dyn Provider,
     /// Its library and options. The chip is added to them.
     pub options: SessionOptions,
+    /// Whether the graphs are to have their weights in one binary (`--share-weights`). Devices alone load such a binary: the simulator
+    /// ends the process.
+    pub share_weights: bool,
 }
 
 impl Compiling<'_> {
-    /// Compiles both graphs for `soc` into `out`/`soc.name`, and loads each once to see that all of it runs on the provider. What
+    /// Compiles both graphs for `soc` into `out`/`soc.name`, and makes sure that all of each runs on the provider. What
     /// was there is replaced when all is done. `progress` is told which graph comes next, and may stop the work: then there is
     /// nothing.
     ///
@@ -46,7 +49,7 @@ impl Compiling<'_> {
         out: &Path,
         progress: &mut dyn FnMut(&Package) -> bool,
     ) -> Result<Option<PathBuf>, CompileError> {
-        let Self { runtime, pair, provider, options } = self;
+        let Self { runtime, pair, provider, options, share_weights } = self;
         if provider.name() != PROVIDER {
             return Err(CompileError::Provider { provider: provider.name() });
         }
@@ -68,6 +71,8 @@ impl Compiling<'_> {
         let partial = Partial(out.join(format!(".{}{}", soc.name, own_ending())));
         fs::create_dir_all(&partial.0).map_err(unwritable(&partial.0))?;
         let (mut graphs, mut compatibility) = (Vec::new(), None);
+        // Those that share are compiled together.
+        let mut kept = Vec::new();
         for package in [&pair.chunk, &pair.token] {
             let sources = sources(package);
             if sources.is_empty() {
@@ -79,14 +84,24 @@ impl Compiling<'_> {
             let name = package.graph().file_name().unwrap_or_default().to_string_lossy().into_owned();
             let setup = Setup { runtime, options: &options, fingerprint: None };
             let file = partial.0.join(&name);
-            session::compile(package.graph(), *provider, &setup, &file)?;
-            // What the compiler left out would be part of the file as it was.
-            session::load(&file, *provider, &setup)?;
+            if *share_weights {
+                let is_last = package.contract().purpose == Purpose::Token;
+                let shared = Some(SharedContext { is_last, written: Some(file.clone()) });
+                let options = SessionOptions { shared, ..options.clone() };
+                // What the compiler leaves out is refused here: what it writes cannot be loaded to see.
+                kept.push(session::load(package.graph(), *provider, &Setup { options: &options, ..setup })?);
+            } else {
+                session::compile(package.graph(), *provider, &setup, &file)?;
+                // What the compiler left out would be part of the file as it was.
+                session::load(&file, *provider, &setup)?;
+            }
             compatibility = metadata_of(&file, &format!("{COMPATIBILITY}.{}", provider.runtime_name()))?;
             graphs.push(CompiledGraph { purpose: package.contract().purpose, file: name, sources });
         }
+        drop(kept);
         let description = Description {
             version: VERSION,
+            weights_shared: *share_weights,
             provider: provider.name().to_owned(),
             soc: soc.name.to_owned(),
             soc_model: soc.model,

@@ -4,7 +4,8 @@
 //! the versions of runtime and provider. All of that is recorded with it and compared before it is loaded, because a provider would
 //! run contexts of another model without a complaint.
 //!
-//! Two graphs could share their weights in one context. Such contexts are not made here: on x86 loading one ends the process.
+//! Two graphs can share their weights in one binary, which takes little more than half of the place. On x86 loading such a binary ends the
+//! process, so that it is refused there, and nobody here has seen one load.
 
 mod compile;
 
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use compile::{CompileError, Compiling, remove_partial};
 
 use crate::package::{FileRole, Package, Pair, UsedFile, hash_problem, path_in, size_problem};
-use crate::provider::{Provider, SessionOptions, soc};
+use crate::provider::{Provider, SessionOptions, SharedContext, soc};
 use crate::runtime::Runtime;
 use crate::session::{Session, SessionError};
 
@@ -34,6 +35,9 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     version: u32,
+    /// Whether the graphs have their weights in one binary.
+    #[serde(default)]
+    pub weights_shared: bool,
     /// The provider.
     pub provider: String,
     /// Name of the chip.
@@ -88,8 +92,9 @@ impl Compiled {
         let wanted = wanted_soc(options)?;
         let compiled = Self::read(folder, wanted)?;
         // Only a loaded library tells its version.
-        provider.devices(runtime, options).map_err(SessionError::from)?;
+        let devices = provider.devices(runtime, options).map_err(SessionError::from)?;
         let found = Found {
+            is_simulated: devices.iter().all(|device| device.simulated),
             runtime: runtime.version(),
             minor: runtime.minor(),
             provider: provider.name(),
@@ -149,6 +154,9 @@ impl Compiled {
         if !options.provider.iter().any(|(key, _)| key == "soc_model") {
             options.provider.push(("soc_model".to_owned(), self.description.soc_model.to_string()));
         }
+        if self.description.weights_shared {
+            options.shared = Some(SharedContext { is_last: purpose == Purpose::Token, written: None });
+        }
         Ok(Session::of(runtime, package, &file, self.used_files(package), provider, &options)?)
     }
 
@@ -174,6 +182,8 @@ impl Compiled {
 
 /// What there is to run it.
 struct Found<'a> {
+    /// Whether there is no device but a simulator.
+    is_simulated: bool,
     runtime: &'a str,
     minor: u32,
     provider: &'a str,
@@ -187,6 +197,12 @@ impl Description {
     /// Why it may not be loaded by what there is to run it, if it may not.
     fn host_problems(&self, found: &Found<'_>) -> Vec<String> {
         let mut problems = Vec::new();
+        if self.weights_shared && found.is_simulated {
+            problems.push(
+                "its graphs share their weights, which the chip alone loads: the simulator would end the process (leave out --share-weights)"
+                    .to_owned(),
+            );
+        }
         if self.provider != found.provider {
             problems.push(format!("it is for --ep {}", self.provider));
         }

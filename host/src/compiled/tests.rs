@@ -2,6 +2,7 @@ use super::*;
 
 fn description() -> Description {
     Description {
+        weights_shared: false,
         version: VERSION,
         provider: PROVIDER.to_owned(),
         soc: "SM8750".to_owned(),
@@ -65,6 +66,7 @@ fn one_chip_is_meant() {
 #[test]
 fn what_runs_it_is_what_it_was_made_for() {
     let found = |runtime: &'static str, minor| Found {
+        is_simulated: true,
         runtime,
         minor,
         provider: PROVIDER,
@@ -82,6 +84,10 @@ fn what_runs_it_is_what_it_was_made_for() {
     assert!(problems(&other)[0].contains("SM8750 (69)"));
     let unknown = Found { provider_version: None, ..found("1.32.0", 32) };
     assert!(problems(&unknown)[0].contains("unknown version"));
+    let shared = Description { weights_shared: true, ..description() };
+    let problems = shared.host_problems(&found("1.32.0", 32));
+    assert!(problems.len() == 1 && problems[0].contains("share their weights"), "{problems:?}");
+    assert!(shared.host_problems(&Found { is_simulated: false, ..found("1.32.0", 32) }).is_empty());
     let both = Description { provider_version: None, ..description() }.host_problems(&unknown);
     assert!(both[0].contains("unknown version"), "{both:?}");
 }

@@ -6,7 +6,7 @@ use ort::memory::DeviceType;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::{Prepack, Provider, ProviderError, SessionOptions, Setup, option_problems};
+use super::{Prepack, Provider, ProviderError, SessionOptions, Setup, SharedContext, option_problems};
 use crate::platform;
 use crate::runtime::Runtime;
 
@@ -115,6 +115,24 @@ fn session(builder: SessionBuilder, options: &SessionOptions) -> ort::Result<Ses
         .with_intra_op_spinning(options.spinning)?
         // Versions before 1.31 do not know the key, and pack one weight after the other.
         .with_config_entry(PREPACK_BY_ALL, if options.prepack == Prepack::Parallel { "1" } else { "0" })?;
+    match &options.shared {
+        Some(shared) => share(builder, shared),
+        None => Ok(builder),
+    }
+}
+
+/// Lets the session share its compiled form with another one.
+fn share(builder: SessionBuilder, shared: &SharedContext) -> ort::Result<SessionBuilder> {
+    let mut builder = builder.with_config_entry("ep.share_ep_contexts", "1")?;
+    if shared.is_last {
+        builder = builder.with_config_entry("ep.stop_share_ep_contexts", "1")?;
+    }
+    if let Some(path) = &shared.written {
+        builder = builder
+            .with_config_entry("ep.context_enable", "1")?
+            .with_config_entry("ep.context_file_path", path.to_string_lossy())?
+            .with_config_entry("ep.context_embed_mode", "0")?;
+    }
     Ok(builder)
 }
 

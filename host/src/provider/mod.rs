@@ -19,7 +19,7 @@ pub use common::Device;
 pub(crate) use common::plain;
 pub use error::ProviderError;
 pub use known::{KnownOption, Values};
-pub use options::{Fallback, Prepack, SessionOptions};
+pub use options::{Fallback, Prepack, SessionOptions, SharedContext};
 pub use qnn::soc;
 
 use std::fmt;

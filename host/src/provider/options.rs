@@ -21,6 +21,17 @@ pub struct SessionOptions {
     /// What is done if a part of the graph would run on another provider; by default
     /// [`Provider::fallback`](super::Provider::fallback).
     pub fallback: Option<Fallback>,
+    /// The compiled form that the session has in common with another one, if it has.
+    pub shared: Option<SharedContext>,
+}
+
+/// A compiler's context with the weights of two graphs: that for chunks, which comes first, and that for single tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedContext {
+    /// Whether the session is the second one.
+    pub is_last: bool,
+    /// Where the compiled graph is written, with the binary beside it; none where it is loaded.
+    pub written: Option<PathBuf>,
 }
 
 /// What is done if a part of a graph would run on another provider than the one that was asked for.
@@ -47,7 +58,8 @@ impl SessionOptions {
     /// The usual settings, with so many threads.
     pub const fn with_threads(threads: Option<usize>) -> Self {
         let prepack = Prepack::Parallel;
-        Self { threads, spinning: true, prepack, optimized: true, provider: Vec::new(), plugin: None, fallback: None }
+        let provider = Vec::new();
+        Self { threads, spinning: true, prepack, optimized: true, provider, plugin: None, fallback: None, shared: None }
     }
 
     /// Settings for long battery life: half of the threads, rounded up, and none of them waits actively.
