@@ -1,5 +1,8 @@
 //! Signed numbers with a scale for each row, for NPUs whose activations are integers.
 
+use std::array::from_fn;
+
+use super::block::{LANES, Lanes, lanes, nearest, sum};
 use super::pack;
 
 /// What the extreme of a row of 4 bits becomes, as a part of the largest number and above: candidates of which the best is taken. Beyond
@@ -17,16 +20,21 @@ const REACHES: [f32; 8] = [1.0, 1.05, 1.12, 1.2, 1.3, 1.42, 1.56, 1.75];
 pub fn quantize_rows(bits: usize, columns: usize, importance: Option<&[f32]>, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let largest = ((1_i32 << (bits - 1)) - 1) as f32;
     let (mut packed, mut scales) = (Vec::new(), Vec::new());
-    let mut numbers = Vec::with_capacity(columns);
+    let (mut numbers, mut weighted) = (Vec::with_capacity(columns), Weighted::default());
     for row in values.chunks_exact(columns.max(1)) {
         let extreme = row.iter().fold(0.0_f32, |extreme, value| extreme.max(value.abs()));
         let rounded = usable(extreme / largest);
-        let scale = if bits == 4 { searched(row, importance, rounded, largest) } else { rounded };
+        let scale = if bits == 4 {
+            weighted.take(row, importance);
+            weighted.searched(rounded, largest)
+        } else {
+            rounded
+        };
         scales.push(real(scale));
         numbers.clear();
         let inverse = inverse(scale);
         numbers.extend(row.iter().map(|&value| {
-            let number = (value * inverse).round_ties_even().clamp(-largest, largest) as i8;
+            let number = nearest(value * inverse, -largest, largest) as i8;
             if bits == 4 { number as u8 & 0xf } else { number as u8 }
         }));
         pack(bits, &numbers, &mut packed);
@@ -46,33 +54,68 @@ pub fn encode(values: &[f32]) -> (Vec<i16>, f32) {
     (values.iter().map(integer).collect(), real(scale))
 }
 
-/// The scale of least weighted error among the candidates, each made better by fitting it to the numbers that it gives. Never worse than
-/// plain rounding.
-fn searched(row: &[f32], importance: Option<&[f32]>, rounded: f32, largest: f32) -> f32 {
-    let weight = |column: usize| importance.and_then(|all| all.get(column)).copied().unwrap_or(1.0);
-    // The sums of w x q and w q^2 for the numbers that a scale gives, and of w (x - q s)^2.
-    let sums = |scale: f32| {
-        let inverse = inverse(scale);
-        let (mut cross, mut square, mut error) = (0.0_f64, 0.0_f64, 0.0_f64);
-        for (column, &value) in row.iter().enumerate() {
-            let number = (value * inverse).round_ties_even().clamp(-largest, largest);
-            let (weight, off) = (f64::from(weight(column)), f64::from(value - number * scale));
-            cross += weight * f64::from(value * number);
-            square += weight * f64::from(number * number);
-            error += weight * off * off;
+/// A row with the weights of its values, filled up with zeros to whole lanes.
+#[derive(Default)]
+struct Weighted {
+    values: Vec<f32>,
+    weights: Vec<f32>,
+    /// Weights times values.
+    products: Vec<f32>,
+}
+
+impl Weighted {
+    /// Takes the values of a row, and how much each column matters.
+    fn take(&mut self, row: &[f32], importance: Option<&[f32]>) {
+        let length = row.len().next_multiple_of(LANES);
+        self.values.clear();
+        self.values.extend_from_slice(row);
+        self.values.resize(length, 0.0);
+        self.weights.clear();
+        match importance {
+            Some(importance) => self.weights.extend_from_slice(&importance[..row.len().min(importance.len())]),
+            None => self.weights.resize(row.len(), 1.0),
         }
-        (cross, square, error)
-    };
-    let mut best = (sums(rounded).2, rounded);
-    for reach in REACHES {
-        let (cross, square, _) = sums(usable(rounded / reach));
-        let fitted = if square > 0.0 { usable((cross / square) as f32) } else { continue };
-        let error = sums(fitted).2;
-        if error < best.0 {
-            best = (error, fitted);
-        }
+        self.weights.resize(length, 0.0);
+        self.products.clear();
+        self.products.extend(self.values.iter().zip(&self.weights).map(|(value, weight)| value * weight));
     }
-    best.1
+
+    /// The scale of least weighted error among the candidates, each made better by fitting it to the numbers that it gives. Never worse
+    /// than plain rounding.
+    ///
+    /// The numbers q follow from a candidate by rounding, and the best scale from them: sum(w x q) / sum(w q^2), which leaves the error
+    /// sum(w x^2) - sum(w x q)^2 / sum(w q^2).
+    fn searched(&self, rounded: f32, largest: f32) -> f32 {
+        let better = |best: (f32, f32), fit: (f32, f32)| if fit.0 > best.0 { fit } else { best };
+        let mut best = REACHES.iter().fold((0.0, rounded), |best, reach| better(best, self.fit(rounded / reach, largest)));
+        best = better(best, self.fit(best.1, largest));
+        // What the sums promise is not quite what the scale does when the values are rounded with it.
+        if self.error(best.1, largest) < self.error(rounded, largest) { best.1 } else { rounded }
+    }
+
+    /// How much of the error of a row of zeros the best scale for the numbers of a candidate takes away, and that scale.
+    fn fit(&self, candidate: f32, largest: f32) -> (f32, f32) {
+        let inverse = inverse(usable(candidate));
+        let (mut crosses, mut squares) = ([0.0; LANES], [0.0; LANES]);
+        for ((values, weights), products) in lanes(&self.values).zip(lanes(&self.weights)).zip(lanes(&self.products)) {
+            let numbers: Lanes = from_fn(|i| nearest(values[i] * inverse, -largest, largest));
+            crosses = from_fn(|i| crosses[i] + numbers[i] * products[i]);
+            squares = from_fn(|i| squares[i] + numbers[i] * numbers[i] * weights[i]);
+        }
+        let (cross, square) = (sum(crosses), sum(squares));
+        if square > 0.0 { (cross / square * cross, usable(cross / square)) } else { (0.0, 0.0) }
+    }
+
+    /// The sum of the weighted squares of what the values are off by.
+    fn error(&self, scale: f32, largest: f32) -> f32 {
+        let inverse = inverse(scale);
+        let mut sums = [0.0; LANES];
+        for (values, weights) in lanes(&self.values).zip(lanes(&self.weights)) {
+            let numbers: Lanes = from_fn(|i| nearest(values[i] * inverse, -largest, largest));
+            sums = from_fn(|i| sums[i] + weights[i] * (values[i] - numbers[i] * scale).powi(2));
+        }
+        sum(sums)
+    }
 }
 
 /// A scale that has an inverse, or 0.
