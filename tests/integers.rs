@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use lfm2_export::check::{graphs_for, rules};
 use lfm2_export::checkpoint::Checkpoint;
-use lfm2_export::package::{DialectName, Options, Output, QnnPrecision, Targets, export};
+use lfm2_export::package::{Caches, DialectName, Options, Output, QnnPrecision, Targets, export};
 use lfm2_export::quantize::quantize_rows;
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::{Calibration, DType, MANIFEST_NAME, Manifest, Target};
@@ -141,20 +142,26 @@ fn integers_are_close_to_the_checkpoint() {
 
 /// A checkpoint whose matrices are multiples of a scale for each row already, so that 8 bits hold them exactly.
 fn rounded_checkpoint(name: &str) -> TempDir {
+    changed_checkpoint(name, |_, shape, values| {
+        let &mut [_, columns] = &mut shape[..] else { return };
+        let (numbers, scales) = quantize_rows(8, columns, None, values);
+        let number = |(i, number): (usize, &u8)| f32::from(*number as i8) * scales[i / columns];
+        *values = numbers.iter().enumerate().map(number).collect();
+    })
+}
+
+/// A checkpoint with other weights: `change` gets the name, the shape and the numbers of each.
+fn changed_checkpoint(name: &str, change: impl Fn(&str, &mut Vec<usize>, &mut Vec<f32>)) -> TempDir {
     let folder = TempDir::new().unwrap();
     complete(&fixture(name), folder.path());
     let checkpoint = Checkpoint::open(&fixture(name)).unwrap();
     let mut tensors = BTreeMap::new();
     for (name, info) in checkpoint.tensors() {
-        let mut values = Vec::new();
+        let (mut shape, mut values) = (info.shape.clone(), Vec::new());
         checkpoint.read_rows(name, 0, info.rows(), &mut values).unwrap();
-        if info.shape.len() == 2 {
-            let (numbers, scales) = quantize_rows(8, info.columns(), None, &values);
-            let number = |(i, number): (usize, &u8)| f32::from(*number as i8) * scales[i / info.columns()];
-            values = numbers.iter().enumerate().map(number).collect();
-        }
+        change(name, &mut shape, &mut values);
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.insert(name.to_owned(), (info.shape.clone(), bytes));
+        tensors.insert(name.to_owned(), (shape, bytes));
     }
     for entry in fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
@@ -280,7 +287,7 @@ fn what_is_missing_is_told_before_anything_is_written() {
     let out = folder.path().join("x.onnx");
     let refused = |options: &Options| {
         let output = Output::new(&out, &options.recipe).unwrap();
-        let refused = export(&fixture(TINY_CHAT), &output, options, &mut |_, _| std::ops::ControlFlow::Continue(()));
+        let refused = export(&fixture(TINY_CHAT), &output, options, &mut |_, _| ControlFlow::Continue(()));
         assert!(!out.exists());
         refused.unwrap_err().to_string()
     };
@@ -305,10 +312,120 @@ fn what_is_missing_is_told_before_anything_is_written() {
         message.contains("w1/Gemm") && message.contains("past_conv.0") && message.contains("calibrate"),
         "{message}"
     );
-    let message = written(&|ranges| {
-        ranges.iter_mut().take(2).for_each(|(_, range)| *range = [1.0, -1.0]);
+    for wrong in [[1.0, -1.0], [-3e38, 0.0], [f32::MIN, f32::MAX]] {
+        let message = written(&|ranges| ranges.iter_mut().take(2).for_each(|(_, range)| *range = wrong));
+        assert_eq!(message.matches("its range of").count(), 2, "{message}");
+    }
+
+    // Calibrations had no ranges before.
+    let path = folder.path().join("old.json");
+    fs::write(&path, calibration().to_json().unwrap().replacen("\"version\":3", "\"version\":2", 1)).unwrap();
+    let message = refused(&Options { calibration: Some(path), ..wanted });
+    assert!(message.contains("version 2") && message.contains("lfm2-export MODEL --for calibrate"), "{message}");
+}
+
+/// Who says which numbers graphs are to have has asked for them, though they are among those of every package.
+#[test]
+fn numbers_that_are_asked_for_are_not_left_out() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("x.onnx");
+    let wanted = options(QnnPrecision::W8a16);
+    let wanted = Options { targets: Targets { asked: false, ..wanted.targets }, ..wanted };
+    for (options, flag) in [
+        (Options { caches: Caches::Int8, ..wanted.clone() }, "--kv int8"),
+        (Options { dialect: DialectName::Portable, ..wanted }, "--dialect portable"),
+    ] {
+        let output = Output::new(&out, &options.recipe).unwrap();
+        let refused = export(&fixture(TINY_CHAT), &output, &options, &mut |_, _| ControlFlow::Continue(()));
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("no graphs for qnn") && message.contains(flag), "{message}");
+        assert!(!out.exists());
+    }
+
+    let options = calibrating(DialectName::Portable);
+    let options = Options { targets: Targets::default(), ..options };
+    let output = Output::for_calibration(&out).unwrap();
+    let found = export(&fixture(TINY_CHAT), &output, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert!(found.targets.is_empty() && found.notes.iter().any(|note| note.contains("no ranges")), "{found:?}");
+}
+
+#[test]
+fn graphs_for_calibration_are_not_mistaken_for_each_other() {
+    let exported =
+        Exported::new(TINY_CHAT, Options { targets: Targets::default(), ..calibrating(DialectName::Contrib) });
+    let general = Package::open(&exported.graph).unwrap();
+    general.require_statistics().unwrap();
+    let observer = general.ranges().unwrap().unwrap();
+    let rows = observer.contract().rows().unwrap();
+    assert_eq!((rows.tokens, rows.past), (32, 512));
+
+    let message = observer.require_statistics().unwrap_err().to_string();
+    assert!(message.contains("name that one"), "{message}");
+    let message = Package::open(&exported.package()).unwrap_err().to_string();
+    let name = exported.graph.file_name().unwrap().to_str().unwrap();
+    assert!(message.contains(&format!("only graphs for `lfm2-host calibrate`, which takes them by name: {name}")));
+    assert!(!message.contains("qnn-calibrate"), "{message}");
+}
+
+/// Rows of the token table come from the general graph, whatever the numbers of the graphs that take them.
+#[test]
+fn a_table_of_fewer_bits_is_named() {
+    for (precision, expected) in [(Precision::Q4, "w8a16, table q4"), (Precision::Fp16, "w8a16")] {
+        let options = Options { recipe: precision.recipe().unwrap(), ..options(QnnPrecision::W8a16) };
+        let exported = Exported::new(TINY_CHAT, options);
+        let pair = Package::open(&exported.graph).unwrap().pair(Target::Qnn).unwrap();
+        for graph in [&pair.chunk, &pair.token] {
+            assert_eq!(graph.contract().formats(), expected);
+        }
+    }
+}
+
+#[test]
+fn graphs_whose_states_have_other_scales_are_no_pair() {
+    let [one, other] = [1.0, 2.0].map(|factor| {
+        let mut calibration = calibration();
+        calibration.ranges.get_mut("past_conv.0").unwrap().iter_mut().for_each(|bound| *bound *= factor);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("calibration.json");
+        fs::write(&path, calibration.to_json().unwrap()).unwrap();
+        Exported::new(TINY_CHAT, calibrated(QnnPrecision::W8a16, &Calibrated { _folder: folder, path }))
     });
-    assert_eq!(message.matches("its range of").count(), 2, "{message}");
+    fs::remove_file(one.package().join(MANIFEST_NAME)).unwrap();
+    let name = |exported: &Exported| exported.graph.to_str().unwrap().replace(".onnx", ".qnn-chunk.onnx");
+    Package::open(&one.graph).unwrap().pair(Target::Qnn).unwrap();
+    fs::copy(name(&other), name(&one)).unwrap();
+    let message = Package::open(&one.graph).unwrap().pair(Target::Qnn).unwrap_err().to_string();
+    assert!(message.contains("states differ"), "{message}");
+}
+
+/// Two numbers of 4 bits share a byte, of which no row may have a half.
+#[test]
+fn rows_that_4_bits_cannot_hold_are_refused() {
+    let name = "bias";
+    let folder = changed_checkpoint(name, |name, shape, values| {
+        if name.ends_with("w1.weight") || name.ends_with("w3.weight") {
+            shape[0] -= 1;
+        } else if name.ends_with("w2.weight") {
+            let columns = shape[1];
+            *values = values.chunks(columns).flat_map(|row| &row[1..]).copied().collect();
+            shape[1] -= 1;
+        }
+        values.truncate(shape.iter().product());
+    });
+    let path = folder.path().join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("\"intermediate_size\": 64", "\"intermediate_size\": 63")).unwrap();
+    let checkpoint = folder.path().to_str().unwrap();
+    let window = Window { tokens: (20..60).collect(), counted_from: 1 };
+    let calibration = Calibrated::new(checkpoint, &[window]);
+    Exported::new(checkpoint, calibrated(QnnPrecision::W8a16, &calibration));
+    let options = calibrated(QnnPrecision::W4a16, &calibration);
+    let out = TempDir::new().unwrap();
+    let output = Output::new(&out.path().join("x.onnx"), &options.recipe).unwrap();
+    let refused = export(folder.path(), &output, &options, &mut |_, _| ControlFlow::Continue(()));
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("w2.weight` has rows of 63 values") && message.contains("w8a16"), "{message}");
+    assert!(!output.graph().exists());
 }
 
 #[test]

@@ -40,6 +40,13 @@ pub fn bind(content: &Content, checkpoint: &Checkpoint) -> Result<(), BindError>
     if problems.is_empty() { Ok(()) } else { Err(BindError::Tensors { problems: problems.into_list() }) }
 }
 
+/// Makes sure that every weight of the graph can be stored in its format.
+pub fn refuse_unstorable(content: &Content) -> Result<(), BindError> {
+    let mut problems = Problems::default();
+    problems.extend(declared(content).into_iter().filter_map(unstorable));
+    if problems.is_empty() { Ok(()) } else { Err(BindError::Formats { problems: problems.into_list() }) }
+}
+
 /// Why a checkpoint does not fit its config.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +54,12 @@ pub enum BindError {
     /// All tensors that are missing, superfluous, of another shape, or cannot be stored in the chosen format.
     #[error("the checkpoint does not fit its config.json:{}", lines(problems))]
     Tensors {
+        /// One sentence for each.
+        problems: Vec<String>,
+    },
+    /// All weights that the chosen formats cannot hold.
+    #[error("these weights cannot be stored as asked:{}", lines(problems))]
+    Formats {
         /// One sentence for each.
         problems: Vec<String>,
     },
@@ -63,13 +76,19 @@ fn declared(content: &Content) -> Vec<&Weight> {
 }
 
 fn problem(weight: &Weight, checkpoint: &Checkpoint) -> Option<String> {
-    let Weight { name, shape, format, .. } = weight;
+    let Weight { name, shape, .. } = weight;
     let Some(tensor) = checkpoint.get(name) else {
         return Some(format!("`{name}` {shape:?} is missing"));
     };
     if tensor.shape != *shape {
         return Some(format!("`{name}` is {:?}, the config says {shape:?}", tensor.shape));
     }
+    unstorable(weight)
+}
+
+/// What keeps a weight from being stored in its format, if anything does.
+fn unstorable(weight: &Weight) -> Option<String> {
+    let Weight { name, format, .. } = weight;
     match format {
         Format::Blocks(blocks) if !weight.columns().is_multiple_of(blocks.block_size) => Some(format!(
             "`{name}` has rows of {} values, which blocks of {} do not divide; {}",
@@ -78,7 +97,7 @@ fn problem(weight: &Weight, checkpoint: &Checkpoint) -> Option<String> {
             remedy(weight.columns())
         )),
         Format::Rows { bits: 4 } if !weight.columns().is_multiple_of(2) => Some(format!(
-            "`{name}` has rows of {} values, and two numbers of 4 bits share a byte; choose w8a16",
+            "`{name}` has rows of {} values, and two numbers of 4 bits share a byte; choose --qnn-precision w8a16",
             weight.columns()
         )),
         _ => None,

@@ -71,7 +71,7 @@ pub(super) struct ExportArguments {
     /// that takes statistics for quantization, in fp32 [default: cpu,qnn]
     #[arg(long = "for", value_enum, value_name = "LIST", value_delimiter = ',')]
     pub(super) purpose: Vec<PurposeArgument>,
-    /// Tokens of a prompt that NPUs take at once [default: 128, or the context if that is shorter]
+    /// Tokens of a prompt that NPUs take at once [default: 128, with --for calibrate 32, or the context if that is shorter]
     #[arg(long, value_name = "TOKENS")]
     pub(super) chunk: Option<usize>,
     /// Numbers of the graphs for Qualcomm's NPUs: fp16 computes in float16 with the weights of the general graph; w8a16 and w4a16 compute
@@ -84,7 +84,7 @@ pub(super) struct ExportArguments {
     /// Element type of activations and states in the graph for NVIDIA's GPUs [default: fp16]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(super) cuda_activations: Option<CudaArgument>,
-    /// Longest conversation on NPUs, whose graphs have fixed sizes [default: 1024, or the model's limit if that is less]
+    /// Longest conversation on NPUs, whose graphs have fixed sizes [default: 1024, with --for calibrate 512, or the model's limit if that is less]
     #[arg(long, value_name = "TOKENS")]
     pub(super) static_context: Option<usize>,
     /// Number formats: q4, q4-mixed, q4f16, q8, fp16 or fp32; `lfm2-export recipes` says what each is.

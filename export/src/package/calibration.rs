@@ -8,6 +8,7 @@ use lfm2_graphs::contract::{Calibration, Contract, ContractError};
 use lfm2_graphs::ir::{CHANNEL_LARGEST, Format, Range, Role, Weight};
 
 use super::QnnPrecision;
+use super::integers::HEAD_ROOM as RANGE_ROOM;
 use crate::input::read_file;
 use crate::problems::{Problems, lines};
 use crate::quantize::Method;
@@ -43,6 +44,7 @@ impl Calibrated {
         };
         // What is not UTF-8 is no JSON either, and its reader says so.
         match Calibration::from_json(&String::from_utf8_lossy(&bytes)) {
+            Err(ContractError::Version { found, expected }) => Err(CalibrationError::Version { path, found, expected }),
             Err(source) => Err(CalibrationError::Json { path, source }),
             Ok(calibration) if calibration.model != model => Err(CalibrationError::OtherModel { path }),
             Ok(calibration) => Ok(Self { path, calibration }),
@@ -114,11 +116,16 @@ impl Calibrated {
         let mut problems = Problems::default();
         let ranges = &self.calibration.ranges;
         if ranges.is_empty() {
-            problems.add("it has no ranges of activations".to_owned());
+            problems.add(
+                "it has no ranges of activations, which a graph for calibration with one for NPUs beside it tells"
+                    .to_owned(),
+            );
         }
         for (name, [least, largest]) in ranges {
-            if !(least.is_finite() && largest.is_finite() && least <= largest) {
-                problems.add(format!("its range of `{name}` is none"));
+            // Head room is added to them, and how far they are apart has to be a number then too.
+            let is_small = ((largest - least) * RANGE_ROOM).is_finite();
+            if !(least.is_finite() && largest.is_finite() && least <= largest && is_small) {
+                problems.add(format!("its range of `{name}` is none, from {least} to {largest}"));
             }
         }
         self.unless(problems, ranges)
@@ -152,6 +159,19 @@ pub enum CalibrationError {
         /// What is wrong.
         source: ContractError,
     },
+    /// Written by an older or newer host.
+    #[error(
+        "{path} is a calibration of version {found}, and this program reads version {expected}; make it again with `lfm2-export MODEL --for calibrate` and `lfm2-host calibrate`",
+        path = .path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        found: u32,
+        /// Version of this program.
+        expected: u32,
+    },
     /// Made with another checkpoint or tokenizer.
     #[error("{path} is the calibration of another checkpoint; make one of this checkpoint with `lfm2-host calibrate`", path = .path.display())]
     OtherModel {
@@ -160,7 +180,7 @@ pub enum CalibrationError {
     },
     /// Everything in which it does not fit the checkpoint.
     #[error(
-        "the calibration {path} does not fit this checkpoint; make it again with `lfm2-host calibrate`:{list}",
+        "the calibration {path} does not fit what is asked for; make it again with `lfm2-export MODEL --for calibrate` and `lfm2-host calibrate`:{list}",
         path = .path.display(),
         list = lines(problems)
     )]

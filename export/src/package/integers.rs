@@ -54,7 +54,7 @@ impl fmt::Display for QnnPrecision {
 
 /// How much further than in the calibration text a value may go before it is cut off. At other positions rotary embedding turns pairs
 /// of numbers, of which one may then be larger by the square root of 2; and of 16 bits half a bit is cheap.
-const HEAD_ROOM: f32 = 1.5;
+pub(super) const HEAD_ROOM: f32 = 1.5;
 
 /// What is known about the values of graphs of integers.
 pub(super) struct Integers {

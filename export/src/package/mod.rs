@@ -33,7 +33,7 @@ use self::fingerprint::fingerprint;
 use self::integers::Integers;
 use self::part::Part;
 use self::targets::TargetParts;
-use crate::bind::{BindError, bind};
+use crate::bind::{BindError, bind, refuse_unstorable};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{ConfigError, ModelConfig};
 use crate::layout::is_apart;
@@ -81,12 +81,15 @@ pub fn export(
         }
     };
     for part in [&general].into_iter().chain(&prefill) {
-        // The graphs of other providers are made of the same weights, or of some of them.
+        // The graphs of other providers are made of the same weights, or of some of them, in other formats.
         bind(&part.graph.content(), &checkpoint)?;
     }
     let table = table(&general.graph.content());
     let integers = Integers::new(options.targets.qnn, calibration.as_ref(), &checkpoint, &table)?;
     let (others, mut notes) = targets::build(options, &config, output, &general, integers.as_ref())?;
+    for part in others.iter().flat_map(|it| &it.parts) {
+        refuse_unstorable(&part.graph.content())?;
+    }
     for note in &notes {
         tracing::warn!("{note}");
     }
@@ -298,8 +301,8 @@ pub enum ExportError {
         /// Why.
         source: DecodeError,
     },
-    /// Both graphs of a pair are made from one model with one recipe.
-    #[error("{graph} has weights that the graph for single tokens lacks; please report this")]
+    /// Both graphs of a pair are made from one model with one recipe, as are those for calibration.
+    #[error("{graph} has weights that the graph beside it lacks, whose file of weights it shares; please report this")]
     Unshared {
         /// The graph.
         graph: String,

@@ -232,7 +232,8 @@ impl Options {
             return Err(OptionsError::UselessCalibration { recipe: recipe.name.clone() });
         }
         self.targets.check()?;
-        if let (true, Some(target), Some(reason)) = (self.targets.asked, self.targets.others().next(), self.refusal()) {
+        let wanted = self.targets.others().find(|target| self.targets.is_asked(*target));
+        if let (Some(target), Some(reason)) = (wanted, self.refusal()) {
             return Err(OptionsError::Target { target, reason });
         }
         match self.dialect {

@@ -142,7 +142,7 @@ impl<'f> Part<'f> {
         if part.contract.table.values.file.is_empty() {
             // Without a head that is the table, the graph does not have it.
             part.contract.table = general.contract.table.clone();
-            if provider != FixedFor::Qnn && is_coarse(general.contract.table.format, part.graph.activations()) {
+            if numbers.table_type().is_some_and(|dtype| is_coarse(general.contract.table.format, dtype)) {
                 part.contract.table.precision = Some(options.recipe.name.clone());
             }
         }
@@ -222,8 +222,14 @@ impl<'f> Part<'f> {
     /// What there is to say about a token table in fewer bits than the graph's own numbers.
     pub(super) fn table_note(&self, target: Target) -> Option<String> {
         let table = self.contract.table.precision.as_ref()?;
+        let reason = match target {
+            Target::Qnn => {
+                "choose --precision q8 or fp16 if answers should come as close to the checkpoint as they can"
+            }
+            Target::Cpu | Target::Cuda | Target::Coreml | Target::Nnapi => "this model's head has weights of its own",
+        };
         Some(format!(
-            "the graphs for {target} look tokens up in the table of the general graph, whose numbers are those of {table}: this model's head has weights of its own"
+            "the graphs for {target} look tokens up in the table of the general graph, whose numbers are those of {table}: {reason}"
         ))
     }
 
@@ -293,6 +299,17 @@ impl<'f> Numbers<'f> {
         match self.integers {
             Some(integers) => integers.graph(),
             None => static_graph(&self.options.recipe, self.provider),
+        }
+    }
+
+    /// The type of rows of the table that is as good as these numbers; none if the numbers are those of the general graph, whose table
+    /// is no other one.
+    fn table_type(self) -> Option<DType> {
+        match (self.provider, self.integers) {
+            // Rows become 16-bit integers.
+            (_, Some(_)) | (FixedFor::Coreml, None) => Some(DType::Float16),
+            (FixedFor::Nnapi, None) => Some(DType::Float32),
+            (FixedFor::Qnn, None) => None,
         }
     }
 

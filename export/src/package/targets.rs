@@ -22,6 +22,14 @@ pub const CHUNK: usize = 128;
 /// Rows of keys and values that static graphs are given, if nothing else is asked for and the model takes as many tokens.
 pub const STATIC_CONTEXT: usize = 1024;
 
+/// Tokens of a run of the graph that tells ranges, if nothing else is asked for. Texts for calibration are short, and whatever is left
+/// of a run is computed for nothing.
+const CALIBRATION_CHUNK: usize = 32;
+
+/// Rows of keys and values of that graph, if nothing else is asked for: as many as `lfm2-host calibrate` runs tokens from one empty state,
+/// if nothing else is asked for there either.
+const CALIBRATION_CONTEXT: usize = 512;
+
 /// The providers that a package gets graphs for. The general graph, which is the CPU's, is always written: it has the token table
 /// and most of the weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +106,11 @@ impl Targets {
         Self { providers: providers.into_iter().collect(), asked: true, ..Self::default() }
     }
 
+    /// Whether somebody asked for graphs for `target`, be it by saying which numbers they are to have.
+    pub(super) fn is_asked(&self, target: Target) -> bool {
+        self.asked || (target == Target::Qnn && self.qnn != QnnPrecision::Fp16)
+    }
+
     /// The providers beside the CPU.
     pub(super) fn others(&self) -> impl Iterator<Item = Target> {
         self.providers.iter().copied().filter(|target| *target != Target::Cpu)
@@ -140,16 +153,20 @@ impl Targets {
         self.providers.iter().map(|target| target.name()).collect::<Vec<_>>().join(",")
     }
 
-    /// Tokens of a chunk, and rows before it.
-    fn sizes(&self, config: &Config) -> Result<[usize; 2], OptionsError> {
+    /// Tokens of a chunk, and rows before it, of graphs for `purpose`.
+    fn sizes(&self, config: &Config, purpose: Purpose) -> Result<[usize; 2], OptionsError> {
         let limit = config.context_length;
+        let [usual_chunk, usual_past] = match purpose {
+            Purpose::Calibrate => [CALIBRATION_CHUNK, CALIBRATION_CONTEXT],
+            Purpose::General | Purpose::Prefill | Purpose::Chunk | Purpose::Token => [CHUNK, STATIC_CONTEXT],
+        };
         let past = match self.static_context {
-            None => STATIC_CONTEXT.min(limit),
+            None => usual_past.min(limit),
             Some(asked) if asked <= limit => asked,
             Some(asked) => return Err(OptionsError::StaticContext { asked, limit }),
         };
         match self.chunk {
-            None => Ok([CHUNK.min(past), past]),
+            None => Ok([usual_chunk.min(past), past]),
             Some(chunk) if chunk <= past => Ok([chunk, past]),
             Some(chunk) => Err(OptionsError::Chunk { chunk, context: past }),
         }
@@ -184,12 +201,18 @@ pub(super) fn build<'f>(
 ) -> Result<(Vec<TargetParts<'f>>, Vec<String>), ExportError> {
     let targets = &options.targets;
     let (mut built, mut notes) = (Vec::new(), Vec::new());
-    let [chunk, past] = targets.sizes(config)?;
+    let [chunk, past] = targets.sizes(config, options.purpose)?;
     if options.purpose == Purpose::Calibrate {
         // Integers are for graphs that are written beside those with operators of the runtime's own.
-        if targets.providers.contains(&Target::Qnn) && options.refusal().is_none() {
-            let observed = Part::observed(config, &Fixed::integers(chunk, past, true, None), output, general)?;
-            built.push(TargetParts { target: Target::Qnn, parts: vec![observed] });
+        match options.refusal() {
+            _ if !targets.providers.contains(&Target::Qnn) => {}
+            Some(reason) => notes.push(format!(
+                "the calibration will have no ranges of activations, which --qnn-precision w8a16 and w4a16 need: there is no graph that tells them, because {reason}"
+            )),
+            None => {
+                let observed = Part::observed(config, &Fixed::integers(chunk, past, true, None), output, general)?;
+                built.push(TargetParts { target: Target::Qnn, parts: vec![observed] });
+            }
         }
         return Ok((built, notes));
     }
@@ -213,7 +236,7 @@ pub(super) fn build<'f>(
         let broken = checked;
         match parts {
             Ok(parts) if !broken.is_empty() && !targets.force => {
-                if targets.asked {
+                if targets.is_asked(target) {
                     let mut problems = Problems::default();
                     problems.extend(parts.iter().filter_map(too_large));
                     broken.iter().for_each(|it| problems.extend(it.lines()));
@@ -234,7 +257,9 @@ pub(super) fn build<'f>(
                 );
                 built.push(TargetParts { target, parts });
             }
-            Err(ExportError::Build(error @ (BuildError::Graph(_) | BuildError::Dialect { .. }))) if !targets.asked => {
+            Err(ExportError::Build(error @ (BuildError::Graph(_) | BuildError::Dialect { .. })))
+                if !targets.is_asked(target) =>
+            {
                 notes.push(left_out(&error.to_string()));
             }
             Err(error) => return Err(error),

@@ -26,7 +26,10 @@ Examples:
   lfm2-export ./my-fine-tune --precision q4 --calibration calibration.json --out q4.onnx
   lfm2-export ./my-fine-tune --qnn-precision w8a16 --calibration calibration.json --out npu.onnx";
 
-/// Runs a text through a graph of `lfm2-export --for calibrate`, and writes what quantization should spare.
+/// Runs a text through the graphs of `lfm2-export --for calibrate`, and writes what quantization should spare and between which bounds
+/// activations lie.
+///
+/// Each token is run twice if graphs for NPUs may follow.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CalibrateArgs {
@@ -49,7 +52,9 @@ pub(super) struct CalibrateArgs {
 pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     let mut problems = Problems::default();
     let text = args.text.settings(&mut problems);
-    let model = args.place.settings(args.model, &mut problems);
+    let mut model = args.place.settings(args.model, &mut problems);
+    // Between runs there is work for one thread, for which the others would wait at full speed.
+    model.session.spinning = false;
     problems.distinct()?;
 
     let cancel = Cancel::new();
@@ -57,6 +62,7 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     // Whether it can be written is known before the work, during which nothing lies there: the program may be ended.
     drop(Partial::create(&args.out)?);
     let package = load::open(&model, Purpose::Calibrate)?;
+    package.require_statistics().map_err(CliError::failed)?;
     let fingerprint = package.model().ok_or_else(|| NoFingerprint { graph: shown(package.graph()) });
     let fingerprint = fingerprint.map_err(CliError::failed)?;
     let tokenizer = Tokenizer::load(package.folder()).map_err(CliError::failed)?;

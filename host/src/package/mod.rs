@@ -75,6 +75,14 @@ impl Package {
         Err(PackageError::Purpose { graph: self.graph.clone(), needed: purpose, found: self.contract.purpose })
     }
 
+    /// Fails if the graph, which is for calibration, is the one for ranges that lies beside the one for statistics.
+    pub fn require_statistics(&self) -> Result<(), PackageError> {
+        match self.contract.outputs.ranges {
+            None => Ok(()),
+            Some(_) => Err(PackageError::Observer { graph: self.graph.clone() }),
+        }
+    }
+
     /// The ONNX file.
     pub fn graph(&self) -> &Path {
         &self.graph
@@ -179,6 +187,14 @@ pub enum PackageError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A folder with graphs for calibration alone.
+    #[error("{folder} holds no model to run, only graphs for `lfm2-host calibrate`, which takes them by name: {files}", folder = folder.display(), files = files.join(", "))]
+    OnlyCalibration {
+        /// The folder.
+        folder: PathBuf,
+        /// Their names.
+        files: Vec<String>,
+    },
     /// Several graphs between which nothing decides.
     #[error("{folder} holds several graphs of precision {precision}: {files}; name one of them", folder = folder.display(), files = files.join(", "))]
     Ambiguous {
@@ -280,6 +296,27 @@ pub enum PackageError {
         command: String,
         /// One sentence for each difference.
         problems: Vec<String>,
+    },
+    /// A graph that tells ranges, of another export or damaged.
+    #[error(
+        "{graph}, which tells between which bounds activations lie, cannot be used; write it again with `lfm2-export MODEL --for calibrate`:\n{problems}",
+        graph = graph.display(),
+        problems = problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+    )]
+    Ranges {
+        /// The graph.
+        graph: PathBuf,
+        /// What is wrong with it.
+        problems: Vec<String>,
+    },
+    /// A graph beside that which was to be named.
+    #[error(
+        "{graph} tells between which bounds activations lie, and goes with the graph that takes statistics of its package; name that one",
+        graph = graph.display()
+    )]
+    Observer {
+        /// The graph.
+        graph: PathBuf,
     },
     /// Verification of a graph that no manifest lists.
     #[error("{graph} cannot be verified: there is no {MANIFEST_NAME} in {folder} that lists it", graph = graph.display(), folder = folder.display())]

@@ -58,8 +58,12 @@ impl Package {
             Err(PackageError::NoTarget { .. }) => Ok(None),
             Err(error) => Err(error),
             Ok(found) => {
-                self.refuse_strangers(target, general_problems(&self.contract, &found.contract))?;
-                Ok(Some(found))
+                let mut problems = general_problems(&self.contract, &found.contract);
+                problems.extend(ranges_problems(&found.contract));
+                if problems.is_empty() {
+                    return Ok(Some(found));
+                }
+                Err(PackageError::Ranges { graph: found.graph, problems })
             }
         }
     }
@@ -135,7 +139,7 @@ fn pair_problems(chunk: &Contract, token: &Contract) -> Vec<String> {
     let states = |contract: &Contract| {
         let states = contract.states.iter();
         states
-            .map(|it| (it.layer, it.kind, it.update, it.axis, it.past.dtype, it.past.shape.clone()))
+            .map(|it| (it.layer, it.kind, it.update, it.axis, it.past.dtype, it.past.shape.clone(), it.scale))
             .collect::<Vec<_>>()
     };
     compare("states", states(chunk) == states(token));
@@ -145,11 +149,33 @@ fn pair_problems(chunk: &Contract, token: &Contract) -> Vec<String> {
     if chunk_inputs.tokens == 0 {
         problems.push("the graph for chunks takes no tokens".to_owned());
     }
-    for (contract, RowInputs { past, .. }) in [(chunk, chunk_inputs), (token, token_inputs)] {
-        let fits = contract.context_length <= *past || contract.rope.is_none();
-        if !fits || contract.table.rows != contract.vocab_size || contract.table.columns != contract.hidden_size {
+    for (contract, inputs) in [(chunk, chunk_inputs), (token, token_inputs)] {
+        if contradicts_itself(contract, inputs) {
             problems.push(format!("the {:?} graph contradicts itself", contract.purpose).to_lowercase());
         }
     }
     problems
+}
+
+/// Why nothing can be observed with a static graph.
+fn ranges_problems(contract: &Contract) -> Vec<String> {
+    let Ok(inputs) = contract.rows() else { return vec!["a graph that takes token ids".to_owned()] };
+    let mut problems = Vec::new();
+    match &contract.outputs.ranges {
+        None => problems.push("no output with ranges".to_owned()),
+        Some(ranges) if ranges.port.shape != [(2 * ranges.values.len()).into()] => {
+            problems.push("an output with ranges of another number of values than it names".to_owned());
+        }
+        Some(_) => {}
+    }
+    if contradicts_itself(contract, inputs) || !(1..=contract.context_length).contains(&inputs.tokens) {
+        problems.push("sizes that contradict each other".to_owned());
+    }
+    problems
+}
+
+/// Whether the sizes of a static graph cannot be true at once.
+fn contradicts_itself(contract: &Contract, inputs: &RowInputs) -> bool {
+    let fits = contract.context_length <= inputs.past || contract.rope.is_none();
+    !fits || contract.table.rows != contract.vocab_size || contract.table.columns != contract.hidden_size
 }

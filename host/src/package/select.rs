@@ -26,7 +26,11 @@ pub(super) fn from_folder(folder: &Path) -> Result<(PathBuf, Contract), PackageE
     };
     candidates.sort_by_key(Candidate::rank);
     let Some(first) = candidates.first() else {
-        return Err(PackageError::NoGraph { folder: folder.to_owned() });
+        let (folder, files) = (folder.to_owned(), for_calibration(folder)?);
+        if files.is_empty() {
+            return Err(PackageError::NoGraph { folder });
+        }
+        return Err(PackageError::OnlyCalibration { folder, files });
     };
     let equal: Vec<_> = candidates.iter().filter(|other| other.rank() == first.rank()).map(Candidate::name).collect();
     if equal.len() > 1 {
@@ -99,6 +103,19 @@ fn found(folder: &Path) -> Result<Vec<Candidate>, PackageError> {
         Some(error) if candidates.is_empty() => Err(error),
         _ => Ok(candidates),
     }
+}
+
+/// The graphs for `lfm2-host calibrate` in `folder` and in its folder `onnx`, relative to it.
+fn for_calibration(folder: &Path) -> Result<Vec<String>, PackageError> {
+    let mut paths = onnx_files(folder)?;
+    let below = folder.join(HUB_FOLDER);
+    if below.is_dir() {
+        paths.extend(onnx_files(&below)?);
+    }
+    let takes_statistics =
+        |contract: Contract| contract.purpose == Purpose::Calibrate && contract.outputs.ranges.is_none();
+    let found = paths.iter().filter(|path| contract_of(path).is_ok_and(takes_statistics));
+    Ok(found.map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string()).collect())
 }
 
 fn onnx_files(folder: &Path) -> Result<Vec<PathBuf>, PackageError> {

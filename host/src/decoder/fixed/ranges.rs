@@ -24,7 +24,7 @@ pub struct RangeObserver {
 }
 
 impl RangeObserver {
-    /// Nothing told yet. The graph of `session` lies in `folder`.
+    /// Nothing told yet. The graph of `session`, which [`Package::ranges`](crate::package::Package::ranges) found, lies in `folder`.
     pub fn new(session: Session, folder: &Path) -> Result<Self, DecoderError> {
         Self::assemble(session, folder).map_err(failed_after(0))
     }
@@ -46,7 +46,8 @@ impl RangeObserver {
     /// conversation: every position that is observed has a real token.
     pub fn observe(&mut self, tokens: &[u32]) -> Result<(), DecoderError> {
         let run = self.graph.tokens();
-        for part in tokens.chunks(self.context_length - self.context_length % run) {
+        let longest = self.context_length - self.context_length % run.max(1);
+        for part in tokens.chunks(longest.max(1)) {
             self.state.reset().map_err(failed_after(0))?;
             for (index, chunk) in part.chunks(run).enumerate() {
                 let fill = part.iter().cycle().take(run - chunk.len());
