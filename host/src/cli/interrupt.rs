@@ -31,23 +31,28 @@ pub(super) fn watch() -> Result<(), InterruptError> {
 /// From now on Ctrl-C, or being asked to end, makes this request instead of ending the program, and ends it if the request is still there. One
 /// request per process can have it.
 pub(super) fn takes_over(cancel: &Cancel) -> Result<(), InterruptError> {
+    let handler = asks(cancel);
+    ctrlc::set_handler(handler.clone())?;
+    on_termination(handler);
+    Ok(())
+}
+
+/// Makes the request, and ends the program if it is still there.
+fn asks(cancel: &Cancel) -> impl Fn() + Clone + Send + 'static + use<> {
     let request = cancel.clone();
-    let handler = move || {
+    move || {
         if request.is_cancelled() {
             leave();
         }
         request.cancel();
-    };
-    ctrlc::set_handler(handler.clone())?;
-    on_termination(handler);
-    Ok(())
+    }
 }
 
 /// As [`takes_over`], for a chat: Ctrl-C stops an answer there, and not the program. Being asked to end ends it, with the terminal as it is now.
 ///
 /// While a line is read, the line editor gets Ctrl-C as a key, so that the request is made only while work goes on.
 pub(super) fn stops_answers(cancel: &Cancel) -> Result<(), InterruptError> {
-    takes_over(cancel)?;
+    ctrlc::set_handler(asks(cancel))?;
     let restore = platform::terminal_as_it_is();
     on_termination(move || {
         restore();
@@ -62,7 +67,8 @@ pub(super) fn leaves_nothing_in(out: &Path, cancel: &Cancel) -> Result<(), Inter
     let (out, request) = (out.to_owned(), cancel.clone());
     let handler = move || {
         request.cancel();
-        compiled::remove_partial(&out);
+        // Held to the end, so that meanwhile nothing else is begun or replaced.
+        let _folders = compiled::remove_partial(&out);
         leave();
     };
     ctrlc::set_handler(handler.clone())?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lfm2_graphs::contract::{ManifestFile, Purpose};
 
@@ -18,6 +19,13 @@ const COMPATIBILITY: &str = "ep_compatibility_info";
 
 /// How often it is tried to remove a folder.
 const ATTEMPTS: usize = 8;
+
+/// Held while folders are made, get their names or are put away, so that whoever ends the program does not do so in the middle of it.
+static FOLDERS: Mutex<()> = Mutex::new(());
+
+fn folders() -> MutexGuard<'static, ()> {
+    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What is to be compiled, and with what.
 #[derive(Clone)]
@@ -68,8 +76,9 @@ impl Compiling<'_> {
         };
         fs::create_dir_all(out).map_err(unwritable(out))?;
         remove_abandoned(out, soc.name).map_err(unwritable(out))?;
-        let partial = Partial(out.join(format!(".{}{}", soc.name, own_ending())));
-        fs::create_dir_all(&partial.0).map_err(unwritable(&partial.0))?;
+        let folder = out.join(soc.name);
+        refuse_foreign(&folder)?;
+        let partial = Partial::create(out, soc.name).map_err(unwritable(out))?;
         let (mut graphs, mut compatibility) = (Vec::new(), None);
         // Those that share are compiled together.
         let mut kept = Vec::new();
@@ -115,19 +124,21 @@ impl Compiling<'_> {
         let path = partial.0.join(DESCRIPTION);
         let text = serde_json::to_string_pretty(&description).map_err(io::Error::from);
         text.and_then(|text| fs::write(&path, text)).map_err(unwritable(&path))?;
-        let folder = out.join(soc.name);
         partial.replace(&folder).map_err(unwritable(&folder))?;
         Ok(Some(folder))
     }
 }
 
-/// Removes what this process has half compiled into `out`, when it is about to end meanwhile.
-pub fn remove_partial(out: &Path) {
+/// Removes what this process has half compiled into `out`, when it is about to end meanwhile. As long as what is returned is held, nothing more is
+/// begun there, and nothing is replaced.
+#[must_use]
+pub fn remove_partial(out: &Path) -> MutexGuard<'static, ()> {
+    let folders = folders();
     let entries = || fs::read_dir(out).into_iter().flatten().flatten();
     let is_own = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(&own_ending());
     // The compiler goes on, and may write a file into a folder that is being removed.
     for _ in 0..ATTEMPTS {
-        let Some(own) = entries().find(is_own) else { return };
+        let Some(own) = entries().find(is_own) else { return folders };
         if let Err(error) = fs::remove_dir_all(own.path()) {
             tracing::debug!("{} cannot be removed yet: {error}", own.path().display());
         }
@@ -135,25 +146,55 @@ pub fn remove_partial(out: &Path) {
     if let Some(own) = entries().find(is_own) {
         tracing::warn!("{} is left half done; the next compilation removes it", own.path().display());
     }
+    folders
 }
+
+/// How the names of folders end that are not finished.
+const PARTIAL: &str = "partial";
+
+/// How the names of folders end in whose place others are put.
+const REPLACED: &str = "replaced";
 
 /// How the names of folders end that this process has not finished.
 fn own_ending() -> String {
-    format!(".{}.partial", std::process::id())
+    format!(".{}.{PARTIAL}", std::process::id())
 }
 
-/// Removes what processes that were killed have left half done for the chip `soc`.
+/// Removes what processes that were killed have left half done for the chip `soc`, and gives what one of them was about to replace its name
+/// back.
 pub(super) fn remove_abandoned(out: &Path, soc: &str) -> io::Result<()> {
+    let _folders = folders();
+    let folder = out.join(soc);
     for entry in fs::read_dir(out)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let process = name.strip_prefix(&format!(".{soc}.")).and_then(|rest| rest.strip_suffix(".partial"));
-        if process.and_then(|number| number.parse().ok()).is_some_and(|number| !platform::is_running(number)) {
+        let rest = name.strip_prefix(&format!(".{soc}.")).and_then(|rest| rest.rsplit_once('.'));
+        let Some((process, ending @ (PARTIAL | REPLACED))) = rest else { continue };
+        if process.parse().ok().is_none_or(platform::is_running) {
+            continue;
+        }
+        if ending == REPLACED && !folder.exists() {
+            tracing::info!("{} was about to be replaced and is there again", folder.display());
+            fs::rename(&path, &folder)?;
+        } else {
             tracing::info!("{} was left half done and is removed", path.display());
             fs::remove_dir_all(&path)?;
         }
     }
     Ok(())
+}
+
+/// Refuses to replace a folder that this program has not made, before minutes are spent on what could not get its name.
+pub(super) fn refuse_foreign(folder: &Path) -> Result<(), CompileError> {
+    let unwritable = |source| CompileError::Unwritable { path: folder.to_owned(), source };
+    let is_empty = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        entries => entries.map_err(unwritable)?.next().is_none(),
+    };
+    if is_empty || folder.join(DESCRIPTION).is_file() {
+        return Ok(());
+    }
+    Err(CompileError::Foreign { folder: folder.to_owned() })
 }
 
 /// Every file in `folder`, by name.
@@ -169,15 +210,44 @@ fn files_in(folder: &Path) -> io::Result<Vec<ManifestFile>> {
 }
 
 /// A folder under a name of its own until it is whole; removed if it never is.
-struct Partial(PathBuf);
+pub(super) struct Partial(pub(super) PathBuf);
 
 impl Partial {
-    /// Gives the folder its name, in the place of what this program has left there.
-    fn replace(self, folder: &Path) -> io::Result<()> {
-        if folder.join(DESCRIPTION).is_file() {
-            fs::remove_dir_all(folder)?;
+    /// An empty folder in `out` for the chip `soc`.
+    pub(super) fn create(out: &Path, soc: &str) -> io::Result<Self> {
+        let _folders = folders();
+        let path = out.join(format!(".{soc}{}", own_ending()));
+        match fs::create_dir(&path) {
+            // Containers give their processes the same numbers again and again.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_dir_all(&path)?;
+                fs::create_dir(&path)?;
+            }
+            created => created?,
         }
-        fs::rename(&self.0, folder)
+        Ok(Self(path))
+    }
+
+    /// Gives the folder its name, in the place of what this program has left there: the name always leads to something whole, but for the moment
+    /// between two renamings.
+    pub(super) fn replace(self, folder: &Path) -> io::Result<()> {
+        let _folders = folders();
+        if !folder.join(DESCRIPTION).is_file() {
+            return fs::rename(&self.0, folder);
+        }
+        let replaced = self.0.with_extension(REPLACED);
+        if replaced.exists() {
+            fs::remove_dir_all(&replaced)?;
+        }
+        fs::rename(folder, &replaced)?;
+        if let Err(error) = fs::rename(&self.0, folder) {
+            fs::rename(&replaced, folder)?;
+            return Err(error);
+        }
+        if let Err(error) = fs::remove_dir_all(&replaced) {
+            tracing::warn!("{} cannot be removed: {error}", replaced.display());
+        }
+        Ok(())
     }
 }
 
@@ -215,6 +285,12 @@ pub enum CompileError {
     NotListed {
         /// The ONNX file.
         graph: PathBuf,
+    },
+    /// A folder with something else in the place of the result.
+    #[error("{folder} holds something else than what `lfm2-host compile` makes; name another folder with --out", folder = folder.display())]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
     },
     /// A file or folder that cannot be written.
     #[error("{path} cannot be written: {source}", path = path.display())]

@@ -116,7 +116,92 @@ fn what_this_process_has_half_done_can_be_removed() {
     let (own, other) = (std::process::id(), std::process::id() + 1);
     let names = [format!(".SM8750.{own}.partial"), format!(".SM8750.{other}.partial"), "SM8750".to_owned()];
     names.iter().for_each(|name| write(&root.path().join(name), &description()));
-    remove_partial(root.path());
+    drop(remove_partial(root.path()));
     assert_eq!(names.map(|name| root.path().join(name).exists()), [false, true, true]);
-    remove_partial(&root.path().join("gone"));
+    drop(remove_partial(&root.path().join("gone")));
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        folder.read_dir().unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_there_is_replaced_by_what_is_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("SM8750");
+    for file in ["first", "second"] {
+        let partial = compile::Partial::create(root.path(), "SM8750").unwrap();
+        write(&partial.0, &description());
+        fs::write(partial.0.join(file), "").unwrap();
+        partial.replace(&folder).unwrap();
+        assert_eq!(names(&folder).len(), 2);
+        assert!(folder.join(file).is_file() && folder.join(DESCRIPTION).is_file());
+        assert_eq!(names(root.path()), ["SM8750"]);
+    }
+    // One that is given up leaves what is there.
+    drop(compile::Partial::create(root.path(), "SM8750").unwrap());
+    assert_eq!(names(root.path()), ["SM8750"]);
+    assert!(folder.join("second").is_file());
+}
+
+#[test]
+fn a_folder_of_the_same_process_number_is_emptied() {
+    let root = tempfile::tempdir().unwrap();
+    let left = root.path().join(format!(".SM8750.{}.partial", std::process::id()));
+    write(&left, &description());
+    let partial = compile::Partial::create(root.path(), "SM8750").unwrap();
+    assert_eq!((&partial.0, names(&left)), (&left, vec![]));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_about_to_be_replaced_is_there_again() {
+    let root = tempfile::tempdir().unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let replaced = root.path().join(format!(".SM8750.{}.replaced", gone.id()));
+    let running = root.path().join(format!(".SM8750.{}.replaced", std::process::id()));
+    write(&running, &description());
+    for is_there in [false, true] {
+        write(&replaced, &description());
+        assert_eq!(root.path().join("SM8750").exists(), is_there);
+        compile::remove_abandoned(root.path(), "SM8750").unwrap();
+        assert!(root.path().join("SM8750").join(DESCRIPTION).is_file() && !replaced.exists() && running.exists());
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_refused_before_anything_is_compiled() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("SM8750");
+    compile::refuse_foreign(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    compile::refuse_foreign(&folder).unwrap();
+    fs::write(folder.join("thesis.docx"), "").unwrap();
+    let message = compile::refuse_foreign(&folder).unwrap_err().to_string();
+    assert!(message.contains("SM8750") && message.contains("--out"), "{message}");
+    write(&folder, &description());
+    compile::refuse_foreign(&folder).unwrap();
+}
+
+#[test]
+fn nothing_is_begun_or_replaced_while_the_program_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let partial = compile::Partial::create(root.path(), "SM8750").unwrap();
+    write(&partial.0, &description());
+    let ending = remove_partial(root.path());
+    let out = root.path().to_owned();
+    let compiling = std::thread::spawn(move || {
+        // What is renamed is gone.
+        partial.replace(&out.join("SM8750")).unwrap_err();
+        compile::Partial::create(&out, "SM8750").unwrap().0.exists()
+    });
+    assert_eq!(names(root.path()), Vec::<String>::new());
+    drop(ending);
+    assert!(compiling.join().unwrap());
+    assert_eq!(names(root.path()), Vec::<String>::new());
 }

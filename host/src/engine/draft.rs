@@ -141,6 +141,10 @@ impl Evidence {
     /// How many tokens pay, at most `most`, if each adds `cost` to the time of a run: as long as one more gives more tokens per
     /// time than the run has without it.
     fn worthwhile(&self, most: usize, cost: f64) -> usize {
+        // Nothing pays for it, and of 0 tokens it is no number.
+        if cost == f64::INFINITY {
+            return 0;
+        }
         // The run gives one token in any case.
         let (mut expected, mut chance) = (1.0, 1.0);
         for count in 0..most {
@@ -315,5 +319,6 @@ mod tests {
         assert_eq!(count(1e6, 1e6, 0.05), 3, "a third one is right in one of eight cases, and hardly costs anything");
         assert_eq!(count(1.0, 0.0, 0.3), 16);
         assert_eq!(count(1.0, 0.0, 0.97), 0, "what is right gains nothing");
+        assert_eq!(count(1.0, 0.0, f64::INFINITY), 0, "nothing is worth that");
     }
 }

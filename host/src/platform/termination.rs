@@ -15,6 +15,7 @@ use std::io;
 pub fn on_termination(action: impl FnMut() + Send + 'static) -> io::Result<()> {
     #[cfg(unix)]
     {
+        use nix::errno::Errno;
         use nix::sys::signal::{SigSet, Signal};
 
         let mut action = action;
@@ -22,8 +23,16 @@ pub fn on_termination(action: impl FnMut() + Send + 'static) -> io::Result<()> {
         asked.add(Signal::SIGTERM);
         asked.thread_block()?;
         let wait = move || {
-            while asked.wait().is_ok() {
-                action();
+            loop {
+                match asked.wait() {
+                    Ok(_) => action(),
+                    Err(Errno::EINTR) => {}
+                    Err(error) => {
+                        return tracing::error!(
+                            "SIGTERM cannot be waited for, only SIGKILL ends this process: {error}"
+                        );
+                    }
+                }
             }
         };
         std::thread::Builder::new().name("termination".to_owned()).spawn(wait)?;
@@ -62,14 +71,19 @@ pub fn leave(status: i32) -> ! {
 }
 
 /// What sets the terminal of the standard input back to the way in which it is now, whatever line editors have done meanwhile. Does nothing
-/// without a terminal.
+/// without a terminal, and in the background: then the terminal is somebody else's, and who sets it is stopped instead of being ended.
 pub fn terminal_as_it_is() -> impl Fn() + Send + 'static {
     #[cfg(unix)]
     {
         use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
+        use nix::unistd::{getpgrp, tcgetpgrp};
 
         let mode = tcgetattr(io::stdin()).ok();
         move || {
+            // Which is not told of a terminal that this process was not started from.
+            if tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground != getpgrp()) {
+                return;
+            }
             if let Some(Err(error)) = mode.as_ref().map(|mode| tcsetattr(io::stdin(), SetArg::TCSANOW, mode)) {
                 // The terminal may be gone, which is why this program has to end.
                 tracing::debug!("the terminal cannot be set back: {error}");
