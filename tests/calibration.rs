@@ -60,7 +60,7 @@ impl Expected {
 fn take(exported: &Exported, documents: &[Window]) -> Calibration {
     let mut done = 0;
     let mut progress = |now| done = now;
-    let found = calibrate(&mut exported.decoder(), None, documents, "ab", &Cancel::new(), &mut progress).unwrap();
+    let found = calibrate(&mut exported.decoder(), documents, "ab", &Cancel::new(), &mut progress).unwrap();
     assert_eq!(done as u64, found.tokens);
     found
 }
@@ -105,7 +105,7 @@ fn graphs_that_cannot_be_observed_are_refused() {
     let mut decoder = Exported::new(TINY_CHAT, contrib(Precision::Fp32)).decoder();
     let window = Window { tokens: vec![1, 20], counted_from: 1 };
     let refused = |decoder: &mut _, windows: &[Window]| {
-        calibrate(decoder, None, windows, "ab", &Cancel::new(), &mut |_| {}).unwrap_err().to_string()
+        calibrate(decoder, windows, "ab", &Cancel::new(), &mut |_| {}).unwrap_err().to_string()
     };
     let message = refused(&mut decoder, std::slice::from_ref(&window));
     assert!(message.contains("--for calibrate"), "{message}");

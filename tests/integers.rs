@@ -14,7 +14,7 @@ use lfm2_export::package::{Caches, DialectName, Options, Output, QnnPrecision, T
 use lfm2_export::quantize::quantize_rows;
 use lfm2_export::recipe::Precision;
 use lfm2_graphs::contract::{Calibration, DType, MANIFEST_NAME, Manifest, Target};
-use lfm2_host::calibrate::calibrate;
+use lfm2_host::calibrate::{calibrate, ranges};
 use lfm2_host::cancel::Cancel;
 use lfm2_host::chat::ChatTemplate;
 use lfm2_host::decoder::{AnyDecoder, Decoder, FixedDecoder, RangeObserver};
@@ -77,11 +77,12 @@ impl Calibrated {
         let mut observer = RangeObserver::new(session, &exported.package()).unwrap();
         let tokens: usize = windows.iter().map(|window| window.tokens.len()).sum();
         let mut done = 0;
-        let mut progress = |now| done = now;
         let (decoder, cancel) = (&mut exported.decoder(), Cancel::new());
         let model = package.model().unwrap();
-        let found = calibrate(decoder, Some(&mut observer), windows, model, &cancel, &mut progress).unwrap();
-        assert_eq!(done, 2 * tokens);
+        let mut found = calibrate(decoder, windows, model, &cancel, &mut |now| done = now).unwrap();
+        assert_eq!(std::mem::take(&mut done), tokens);
+        found.ranges = ranges(&mut observer, windows, &cancel, &mut |now| done = now).unwrap();
+        assert_eq!(done, tokens);
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("calibration.json");
         fs::write(&path, found.to_json().unwrap()).unwrap();

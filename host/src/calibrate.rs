@@ -9,17 +9,15 @@ use crate::decoder::{Decoder, DecoderError, OrtDecoder, RangeObserver};
 use crate::documents::Window;
 
 /// Runs every window from an empty state through a graph for calibration, and returns the mean of the squares of what each
-/// weight's columns were multiplied with, and the largest magnitude of each channel of keys and values; and, by `observer` if there is
-/// one, between which bounds every activation lies.
+/// weight's columns were multiplied with, and the largest magnitude of each channel of keys and values. The ranges of activations are
+/// for [`ranges`] to find.
 ///
-/// `model` tells the checkpoint from others, as in the manifest of the package. `progress` is told how many tokens are done, each of
-/// which is run twice if there is an observer.
+/// `model` tells the checkpoint from others, as in the manifest of the package. `progress` is told how many tokens are done.
 ///
 /// # Errors
 /// If the graph has no statistics, if a run fails or is cancelled, if there are no tokens, or if activations are not numbers.
 pub fn calibrate(
     decoder: &mut OrtDecoder,
-    observer: Option<&mut RangeObserver>,
     windows: &[Window],
     model: &str,
     cancel: &Cancel,
@@ -56,33 +54,49 @@ pub fn calibrate(
     if tokens == 0 {
         return Err(CalibrationError::Nothing);
     }
-    let mut ranges = BTreeMap::new();
-    if let Some(observer) = observer {
-        let mut done = tokens;
-        for window in windows {
-            if cancel.is_cancelled() {
-                return Err(DecoderError::Cancelled.into());
-            }
-            observer.observe(&window.tokens)?;
-            done += window.tokens.len();
-            progress(done);
-        }
-        ranges = observer.ranges();
-    }
     let mut weights = BTreeMap::new();
     for (statistic, sums) in statistics.iter().zip(sums) {
         let means: Vec<f32> = sums.iter().map(|sum| (sum / tokens as f64) as f32).collect();
         weights.extend(statistic.weights.iter().map(|weight| (weight.clone(), means.clone())));
     }
-    let vectors = weights.iter().chain(&caches).map(|(name, values)| (name, values.as_slice()));
-    let all = vectors.chain(ranges.iter().map(|(name, range)| (name, range.as_slice())));
-    let wrong: Vec<_> =
-        all.filter(|(_, values)| !values.iter().all(|it| it.is_finite())).map(|(it, _)| it.clone()).collect();
-    if !wrong.is_empty() {
-        return Err(CalibrationError::NotFinite { names: wrong });
-    }
+    refuse_infinite(weights.iter().chain(&caches).map(|(name, values)| (name, values.as_slice())))?;
     let (model, tokens) = (model.to_owned(), tokens as u64);
-    Ok(Calibration { version: CALIBRATION_VERSION, model, tokens, weights, states: caches, ranges })
+    let (states, ranges) = (caches, BTreeMap::new());
+    Ok(Calibration { version: CALIBRATION_VERSION, model, tokens, weights, states, ranges })
+}
+
+/// Runs every window from an empty state through the graph that tells ranges, and returns between which bounds every activation lies.
+/// `progress` is told how many tokens are done.
+///
+/// # Errors
+/// If a run fails or is cancelled, if there are no tokens, or if activations are not numbers.
+pub fn ranges(
+    observer: &mut RangeObserver,
+    windows: &[Window],
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(usize),
+) -> Result<BTreeMap<String, [f32; 2]>, CalibrationError> {
+    let mut tokens = 0;
+    for window in windows {
+        if cancel.is_cancelled() {
+            return Err(DecoderError::Cancelled.into());
+        }
+        observer.observe(&window.tokens)?;
+        tokens += window.tokens.len();
+        progress(tokens);
+    }
+    if tokens == 0 {
+        return Err(CalibrationError::Nothing);
+    }
+    let ranges = observer.ranges();
+    refuse_infinite(ranges.iter().map(|(name, range)| (name, range.as_slice())))?;
+    Ok(ranges)
+}
+
+fn refuse_infinite<'n>(all: impl Iterator<Item = (&'n String, &'n [f32])>) -> Result<(), CalibrationError> {
+    let wrong = all.filter(|(_, values)| !values.iter().all(|it| it.is_finite()));
+    let names: Vec<_> = wrong.map(|(name, _)| name.clone()).collect();
+    if names.is_empty() { Ok(()) } else { Err(CalibrationError::NotFinite { names }) }
 }
 
 /// The largest magnitude that each channel of a cache can have, over its rows: `[1, kv_heads, rows, head_dim]` becomes

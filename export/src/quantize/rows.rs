@@ -87,7 +87,8 @@ impl Weighted {
     /// sum(w x^2) - sum(w x q)^2 / sum(w q^2).
     fn searched(&self, rounded: f32, largest: f32) -> f32 {
         let better = |best: (f32, f32), fit: (f32, f32)| if fit.0 > best.0 { fit } else { best };
-        let mut best = REACHES.iter().fold((0.0, rounded), |best, reach| better(best, self.fit(rounded / reach, largest)));
+        let mut best =
+            REACHES.iter().fold((0.0, rounded), |best, reach| better(best, self.fit(rounded / reach, largest)));
         best = better(best, self.fit(best.1, largest));
         // What the sums promise is not quite what the scale does when the values are rounded with it.
         if self.error(best.1, largest) < self.error(rounded, largest) { best.1 } else { rounded }

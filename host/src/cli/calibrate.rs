@@ -5,16 +5,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use lfm2_graphs::contract::Purpose;
+use indicatif::ProgressBar;
+use lfm2_graphs::contract::{Calibration, Purpose};
 
 use super::error::Exit;
 use super::load;
 use super::settings::LoadSettings;
 use super::text::{PlaceArgs, TextArgs, bar, shown};
 use super::{CliError, Problems, interrupt};
-use crate::calibrate::{CalibrationError, calibrate};
+use crate::calibrate::{CalibrationError, calibrate, ranges};
 use crate::cancel::Cancel;
 use crate::decoder::{DecoderError, RangeObserver};
+use crate::documents::Window;
 use crate::package::Package;
 use crate::session::Session;
 use crate::text::Tokenizer;
@@ -67,18 +69,13 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     let fingerprint = fingerprint.map_err(CliError::failed)?;
     let tokenizer = Tokenizer::load(package.folder()).map_err(CliError::failed)?;
     let read = text.read(&package, &tokenizer)?;
-    let decoder = load::decoder(&model, &package, &cancel)?.decoder.into_dynamic();
-    let mut decoder = decoder.ok_or_else(|| CliError::failed("calibration runs on the processor: leave --ep out"))?;
-
-    let mut observer = observer(&model, &package)?;
+    let observed = observed(&model, &package)?;
 
     let tokens: usize = read.windows.iter().map(|window| window.tokens.len()).sum();
-    let bar = bar(if observer.is_some() { 2 * tokens } else { tokens }, quiet)?;
-    let found = calibrate(&mut decoder, observer.as_mut(), &read.windows, fingerprint, &cancel, &mut |done| {
-        bar.set_position(done as u64)
-    });
+    let bar = bar(if observed.is_some() { 2 * tokens } else { tokens }, quiet)?;
+    let found = taken(&model, &package, observed.as_ref(), &read.windows, fingerprint, &cancel, &bar);
     bar.finish_and_clear();
-    let calibration = match found {
+    let calibration = match found? {
         Err(CalibrationError::Decoder(DecoderError::Cancelled)) => return Ok(Exit::Interrupted),
         found => found.map_err(CliError::failed)?,
     };
@@ -90,8 +87,36 @@ pub(super) fn run(args: CalibrateArgs, quiet: bool) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// The graph that tells ranges, loaded onto the processor.
-fn observer(settings: &LoadSettings, package: &Package) -> Result<Option<RangeObserver>, CliError> {
+/// Runs the text through both graphs, one after the other: each has loaded all weights in float32, and only one of them is there at a
+/// time.
+fn taken(
+    settings: &LoadSettings,
+    package: &Package,
+    observed: Option<&Package>,
+    windows: &[Window],
+    fingerprint: &str,
+    cancel: &Cancel,
+    bar: &ProgressBar,
+) -> Result<Result<Calibration, CalibrationError>, CliError> {
+    let decoder = load::decoder(settings, package, cancel)?.decoder.into_dynamic();
+    let mut decoder = decoder.ok_or_else(|| CliError::failed("calibration runs on the processor: leave --ep out"))?;
+    let found = calibrate(&mut decoder, windows, fingerprint, cancel, &mut |done| bar.set_position(done as u64));
+    drop(decoder);
+    let (mut calibration, graph) = match (found, observed) {
+        (Ok(calibration), Some(graph)) => (calibration, graph),
+        (found, _) => return Ok(found),
+    };
+    let before = calibration.tokens;
+    let mut observer = observer(settings, graph)?;
+    let ranges = ranges(&mut observer, windows, cancel, &mut |done| bar.set_position(before + done as u64));
+    Ok(ranges.map(|ranges| {
+        calibration.ranges = ranges;
+        calibration
+    }))
+}
+
+/// The graph that tells ranges, if there is one.
+fn observed(settings: &LoadSettings, package: &Package) -> Result<Option<Package>, CliError> {
     let Some(graph) = package.ranges().map_err(CliError::failed)? else {
         tracing::warn!(
             "there is no graph beside {} that tells between which bounds activations lie, so that `lfm2-export --qnn-precision` will not take the result",
@@ -102,12 +127,17 @@ fn observer(settings: &LoadSettings, package: &Package) -> Result<Option<RangeOb
     if settings.verify {
         graph.verify().map_err(CliError::failed)?;
     }
+    Ok(Some(graph))
+}
+
+/// The graph that tells ranges, loaded onto the processor.
+fn observer(settings: &LoadSettings, graph: &Package) -> Result<RangeObserver, CliError> {
     let runtime = settings.provider.runtime()?;
     settings.provider.first_that_works(|provider| {
         let options = settings.provider.session(provider, &settings.session);
-        let session = Session::new(runtime, &graph, provider, &options).map_err(CliError::failed)?;
+        let session = Session::new(runtime, graph, provider, &options).map_err(CliError::failed)?;
         let folder = graph.graph().parent().unwrap_or(graph.folder());
-        RangeObserver::new(session, folder).map(Some).map_err(CliError::failed)
+        RangeObserver::new(session, folder).map_err(CliError::failed)
     })
 }
 
