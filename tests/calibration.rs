@@ -173,7 +173,7 @@ fn a_graph_for_calibration_is_no_model() {
     assert!(!package.join("genai_config.json").exists(), "there is nothing for onnxruntime-genai to run");
     let config = || fs::read_to_string(package.join("config.json")).unwrap();
     assert!(!config().contains("model_calibrate"), "Transformers.js has no use for it");
-    assert!(Package::open(&package).unwrap_err().to_string().contains("no ONNX file"), "no model is there");
+    assert!(Package::open(&package).unwrap_err().to_string().contains("no model to run"), "no model is there");
 
     // A model joins it, and is joined.
     run(export(&package, &["--precision", "q8", "--for", "cpu"])).answer();
