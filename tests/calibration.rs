@@ -168,11 +168,16 @@ fn a_graph_for_calibration_is_no_model() {
     fs::create_dir(&package).unwrap();
     let names_of = |folder: &Path| names(&folder.join("onnx"));
     run(export(&package, &["--for", "calibrate"])).answer();
-    assert_eq!(names_of(&package), ["model_calibrate.onnx", "model_calibrate.onnx_data"]);
+    let files = ["model_calibrate.onnx", "model_calibrate.onnx_data", "model_calibrate.qnn-calibrate.onnx"];
+    assert_eq!(names_of(&package), files);
     assert!(!package.join("genai_config.json").exists(), "there is nothing for onnxruntime-genai to run");
     let config = || fs::read_to_string(package.join("config.json")).unwrap();
     assert!(!config().contains("model_calibrate"), "Transformers.js has no use for it");
-    assert!(Package::open(&package).unwrap_err().to_string().contains("no ONNX file"), "no model is there");
+    let message = Package::open(&package).unwrap_err().to_string();
+    assert!(
+        message.contains("no model to run") && message.ends_with("by name: onnx/model_calibrate.onnx"),
+        "{message}"
+    );
 
     // A model joins it, and is joined.
     run(export(&package, &["--precision", "q8", "--for", "cpu"])).answer();
@@ -182,7 +187,11 @@ fn a_graph_for_calibration_is_no_model() {
     assert_eq!(fs::read_to_string(package.join("genai_config.json")).unwrap(), genai);
     let manifest = Manifest::from_json(&fs::read_to_string(package.join(MANIFEST_NAME)).unwrap()).unwrap();
     let graphs: Vec<_> = manifest.graphs.iter().map(|graph| (graph.file.as_str(), graph.purpose)).collect();
-    let expected = [("onnx/model_calibrate.onnx", Purpose::Calibrate), ("onnx/model_quantized.onnx", Purpose::General)];
+    let expected = [
+        ("onnx/model_calibrate.onnx", Purpose::Calibrate),
+        ("onnx/model_calibrate.qnn-calibrate.onnx", Purpose::Calibrate),
+        ("onnx/model_quantized.onnx", Purpose::General),
+    ];
     assert_eq!(graphs, expected);
     let opened = Package::open(&package).unwrap();
     assert_eq!(opened.contract().precision, "q8");
