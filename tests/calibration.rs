@@ -168,12 +168,16 @@ fn a_graph_for_calibration_is_no_model() {
     fs::create_dir(&package).unwrap();
     let names_of = |folder: &Path| names(&folder.join("onnx"));
     run(export(&package, &["--for", "calibrate"])).answer();
-    let written = ["model_calibrate.onnx", "model_calibrate.onnx_data", "model_calibrate.qnn-calibrate.onnx"];
-    assert_eq!(names_of(&package), written);
+    let files = ["model_calibrate.onnx", "model_calibrate.onnx_data", "model_calibrate.qnn-calibrate.onnx"];
+    assert_eq!(names_of(&package), files);
     assert!(!package.join("genai_config.json").exists(), "there is nothing for onnxruntime-genai to run");
     let config = || fs::read_to_string(package.join("config.json")).unwrap();
     assert!(!config().contains("model_calibrate"), "Transformers.js has no use for it");
-    assert!(Package::open(&package).unwrap_err().to_string().contains("no model to run"), "no model is there");
+    let message = Package::open(&package).unwrap_err().to_string();
+    assert!(
+        message.contains("no model to run") && message.ends_with("by name: onnx/model_calibrate.onnx"),
+        "{message}"
+    );
 
     // A model joins it, and is joined.
     run(export(&package, &["--precision", "q8", "--for", "cpu"])).answer();

@@ -399,6 +399,15 @@ fn graphs_whose_states_have_other_scales_are_no_pair() {
     assert!(message.contains("states differ"), "{message}");
 }
 
+/// What exports a package again with graphs for another provider keeps the numbers of those that are there.
+#[test]
+fn the_command_for_another_provider_keeps_the_integers() {
+    let exported = Exported::new(TINY_CHAT, options(QnnPrecision::W4a16));
+    let message = Package::open(&exported.graph).unwrap().pair(Target::Coreml).unwrap_err().to_string();
+    assert!(message.contains("--qnn-precision w4a16 --calibration CALIBRATION"), "{message}");
+    assert!(message.contains("CALIBRATION is what `lfm2-host calibrate` wrote"), "{message}");
+}
+
 /// Two numbers of 4 bits share a byte, of which no row may have a half.
 #[test]
 fn rows_that_4_bits_cannot_hold_are_refused() {

@@ -21,6 +21,8 @@ Examples:
       Also a graph for NVIDIA's GPUs, in the number format that the model was trained in.
   lfm2-export ./my-fine-tune --for calibrate --out calibrate.onnx
       A graph for `lfm2-host calibrate`, which measures what quantization should spare.
+  lfm2-export ./my-fine-tune --precision q8 --qnn-precision w8a16 --calibration calibration.json --out lfm2.onnx
+      Graphs of integers for Qualcomm's NPUs, from what `lfm2-host calibrate` wrote.
   lfm2-export --out lfm2.onnx --precision q4 --prefill int8    long prompts faster, for a larger package
   lfm2-export recipes q4 > mine.toml                     a recipe to change
   lfm2-export ./my-fine-tune --out my.onnx --recipe mine.toml
@@ -93,7 +95,8 @@ pub(super) struct ExportArguments {
     /// Number formats from a file; `lfm2-export recipes q4` prints one to begin with.
     #[arg(long, value_name = "FILE", conflicts_with = "precision")]
     pub(super) recipe: Option<PathBuf>,
-    /// What `lfm2-host calibrate` found out about the activations: numbers that are searched for then fit better.
+    /// What `lfm2-host calibrate` found out about the activations: numbers that are searched for then fit better. --qnn-precision
+    /// w8a16 and w4a16 and --kv int8 need it.
     #[arg(long, value_name = "FILE")]
     pub(super) calibration: Option<PathBuf>,
     /// Operators to write the graph with.

@@ -10,8 +10,8 @@ use super::{Package, contract_of, select};
 
 impl Package {
     /// A command line for `lfm2-export` that writes this package as it is, with graphs for `target` beside those that are there. What
-    /// follows from the package is filled in, so that the command works as it is printed but for `MODEL`, the checkpoint, and for
-    /// `FILE`, a recipe that is none of the program's own.
+    /// follows from the package is filled in, so that the command works as it is printed but for `MODEL`, the checkpoint, for `FILE`, a
+    /// recipe that is none of the program's own, and for `CALIBRATION`, where graphs of integers are there.
     pub(super) fn export_again(&self, target: Target) -> String {
         let general = &self.contract;
         let name = self.graph.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -46,6 +46,10 @@ impl Package {
             flag("--chunk", rows.tokens.to_string());
             flag("--static-context", rows.past.to_string());
         }
+        if let Some(contract) = self.integers() {
+            flag("--qnn-precision", contract.precision);
+            flag("--calibration", "CALIBRATION".to_owned());
+        }
         if gpu.is_some_and(|contract| has_states_of(&contract, DType::Bfloat16)) {
             flag("--cuda-activations", "bf16".to_owned());
         }
@@ -61,6 +65,7 @@ impl Package {
         let contract = &self.contract;
         let notes = [
             (!select::is_preset(&contract.precision)).then(|| format!("FILE is the recipe {}", contract.precision)),
+            self.integers().map(|_| "CALIBRATION is what `lfm2-host calibrate` wrote".to_owned()),
             has_states_of(contract, DType::Int8).then(|| {
                 "keys and values of the general graph are then kept as they are, because --kv int8 excludes graphs for others"
                     .to_owned()
@@ -71,6 +76,14 @@ impl Package {
             }),
         ];
         notes.into_iter().flatten().map(|note| format!("; {note}")).collect()
+    }
+
+    /// The graph for chunks on Qualcomm's NPUs, if it is there and its activations are integers.
+    fn integers(&self) -> Option<Contract> {
+        let name = self.graph.file_name()?.to_str()?;
+        let path = self.graph.with_file_name(Target::Qnn.graph_name(name, Purpose::Chunk)?);
+        let contract = path.is_file().then(|| contract_of(&path).ok()).flatten()?;
+        has_states_of(&contract, DType::Int16).then_some(contract)
     }
 
     /// Tokens that the model takes, by its config.
