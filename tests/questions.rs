@@ -160,7 +160,14 @@ fn calibrate(exported: &Exported) -> Calibration {
     }
     let manifest = fs::read_to_string(exported.package().join(MANIFEST_NAME)).unwrap();
     let model = Manifest::from_json(&manifest).unwrap().model;
-    Calibration { version: CALIBRATION_VERSION, model, tokens, weights: BTreeMap::new(), states, ranges: BTreeMap::new() }
+    Calibration {
+        version: CALIBRATION_VERSION,
+        model,
+        tokens,
+        weights: BTreeMap::new(),
+        states,
+        ranges: BTreeMap::new(),
+    }
 }
 
 #[test]
