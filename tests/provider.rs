@@ -30,7 +30,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Largest error of logits over packed weights: the processor's kernels for them round activations to bytes, by blocks of them, so that a last bit that
-/// differs before moves a byte by one, which is 1/254 of the largest number of its block.
+/// differs before moves a byte by one, which is 1/254 of the largest number of its block. Up to 6.1e-3 is seen, and 1.4e-2 beside float16.
 const BYTES: f64 = 2e-2;
 
 const STATIC: [Target; 3] = [Target::Coreml, Target::Nnapi, Target::Qnn];
@@ -569,8 +569,8 @@ fn the_simulator_computes_what_the_processor_computes() {
         let (last, reference) = (found.last().unwrap(), expected.last().unwrap());
         let off = error(last, reference);
         most = most.max(off);
-        // Both compute with 11 bits, and sum in another order.
-        assert!(off <= 3e-2, "logits are off by {off} at {}", fixed.len());
+        // Both compute with 11 bits, and sum in another order: 3.1e-3 is seen.
+        assert!(off <= FLOAT16, "logits are off by {off} at {}", fixed.len());
         let next = argmax(reference);
         same += usize::from(argmax(last) == next);
         let next = [next as u32];
@@ -579,7 +579,7 @@ fn the_simulator_computes_what_the_processor_computes() {
     }
     println!("64 tokens in {:?}, logits off by {most:e} at most", start.elapsed());
     assert_eq!(same, 64, "the best token is the same everywhere");
-    states_agree(&fixed, &general, 3e-2, "after 109 tokens");
+    states_agree(&fixed, &general, 2.0 * FLOAT16, "after 109 tokens");
     let (found, expected) = (found.concat(), expected.concat());
     println!("{:?}", agreement(&found, &expected, fixed.vocab_size()));
 }

@@ -116,7 +116,6 @@ impl Compiling<'_> {
 
 /// Removes what this process has half compiled into `out`, when it is about to end meanwhile. As long as what is returned is held, nothing more is
 /// begun there, and nothing is replaced.
-#[must_use]
 pub fn remove_partial(out: &Path) -> MutexGuard<'static, ()> {
     let folders = folders();
     let entries = || fs::read_dir(out).into_iter().flatten().flatten();
