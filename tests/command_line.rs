@@ -276,7 +276,12 @@ fn packages_that_cannot_be_used_are_told() {
 #[test]
 fn guessing_saves_runs_and_says_which_package_it_needs() {
     let errors = run(host(&["-p", QUESTION, "--speculate", "4"])).failure(1);
-    assert!(errors.contains("--speculate") && errors.contains("lfm2-export --rollback"), "{errors}");
+    assert!(
+        errors.contains("--speculate")
+            && errors.contains("lfm2-export MODEL --for cpu")
+            && errors.contains("--rollback"),
+        "{errors}"
+    );
 
     let package = Exported::new(TINY_CHAT, rollback(contrib(Precision::Fp32)));
     let ask = |arguments: &[&str]| {
@@ -301,7 +306,7 @@ fn prompts_go_through_the_graph_that_is_asked_for() {
     // A package without a companion, first.
     assert_eq!(run(host(&["-p", QUESTION, "--prefill", "same"])).answer(), format!("{ANSWER}\n"));
     let errors = run(host(&["-p", QUESTION, "--prefill", "int8"])).failure(1);
-    assert!(errors.contains("has no graph for prompts") && errors.contains("--prefill int8"), "{errors}");
+    assert!(errors.contains("has no graph for prompts") && errors.contains("lfm2-export MODEL --for cpu"), "{errors}");
 
     let package = Exported::new(TINY_CHAT, with_prefill(Precision::Q4));
     let ask = |arguments: &[&str]| {

@@ -187,6 +187,38 @@ fn printed_commands_work_as_they_are() {
     }
 }
 
+/// What flags need is written by the commands that are printed, whichever graph of the package was named.
+#[cfg(unix)]
+#[test]
+fn printed_commands_add_what_flags_need() {
+    let exported = Exported::new(TINY_CHAT, with_static(Precision::Q8, &[Target::Cuda, Target::Qnn], 8, 64));
+    let asked = |graph: &str, arguments: &[&str]| {
+        let graph = exported.package().join(graph);
+        let flags = ["--prompt", "x", "--temperature=0", "--model", graph.to_str().unwrap()];
+        run(program(env!("CARGO_BIN_EXE_host-under-test"), &[&flags[..], arguments].concat()))
+    };
+    for arguments in [["--speculate", "4"], ["--prefill", "int8"]] {
+        obey(printed(&asked("lfm2.onnx", &arguments).failure(1)));
+        assert_eq!(asked("lfm2.onnx", &arguments).status, Some(0), "{arguments:?}");
+    }
+    // Those of the graph for GPUs are those of its package.
+    let message = asked("lfm2.cuda.onnx", &["--ep", "nnapi"]).failure(1);
+    assert!(message.contains("--out") && message.contains("/lfm2.onnx`"), "{message}");
+    obey(printed(&message));
+    let package = Package::open(&exported.graph).unwrap();
+    for target in [Target::Qnn, Target::Nnapi] {
+        package.pair(target).unwrap().verify().unwrap();
+    }
+    package.dynamic(Target::Cuda).unwrap().verify().unwrap();
+    package.require_rollback().unwrap();
+    assert!(package.prefill(Prefill::Int8).unwrap().is_some());
+
+    // There is no such graph for float16.
+    let exported = Exported::new(TINY_CHAT, contrib(Precision::Fp16));
+    let error = Package::open(&exported.graph).unwrap().prefill(Prefill::Int8).unwrap_err().to_string();
+    assert!(error.contains("float32 activations") && !error.contains('`'), "{error}");
+}
+
 /// What there are no other graphs for is said.
 #[test]
 fn what_a_printed_command_does_not_keep_is_told() {

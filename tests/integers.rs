@@ -247,6 +247,17 @@ fn states_are_integers_with_one_scale_in_both_graphs() {
     }
 }
 
+/// The command that adds graphs for another provider keeps the integers of those that are there.
+#[test]
+fn printed_commands_keep_integers() {
+    let exported = Exported::new(TINY_CHAT, options(QnnPrecision::W8a16));
+    let message = Package::open(&exported.graph).unwrap().pair(Target::Nnapi).unwrap_err().to_string();
+    for part in ["--for cpu,nnapi,qnn", "--qnn-precision w8a16 --calibration CALIBRATION", "; CALIBRATION is the file"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 /// Each trap of the compiler is a rule, and the graphs break none: no product of two unsigned factors, no norm of several dimensions of
 /// rows, no weights without zero points.
 #[test]
@@ -405,7 +416,7 @@ fn the_command_for_another_provider_keeps_the_integers() {
     let exported = Exported::new(TINY_CHAT, options(QnnPrecision::W4a16));
     let message = Package::open(&exported.graph).unwrap().pair(Target::Coreml).unwrap_err().to_string();
     assert!(message.contains("--qnn-precision w4a16 --calibration CALIBRATION"), "{message}");
-    assert!(message.contains("CALIBRATION is what `lfm2-host calibrate` wrote"), "{message}");
+    assert!(message.contains("CALIBRATION is the file of `lfm2-host calibrate`"), "{message}");
 }
 
 /// Two numbers of 4 bits share a byte, of which no row may have a half.

@@ -29,6 +29,10 @@ use lfm2_tests::reference_data;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Largest error of logits over packed weights: the processor's kernels for them round activations to bytes, by blocks of them, so that a last bit that
+/// differs before moves a byte by one, which is 1/254 of the largest number of its block. Up to 6.1e-3 is seen, and 1.4e-2 beside float16.
+const BYTES: f64 = 2e-2;
+
 const STATIC: [Target; 3] = [Target::Coreml, Target::Nnapi, Target::Qnn];
 
 /// The simulator takes all processors and gigabytes of memory: one of its tests at a time.
@@ -124,23 +128,25 @@ fn static_graphs_compute_what_the_general_graph_computes() {
 
 #[test]
 fn quantized_rows_are_those_of_the_general_graph() {
-    // The processor's kernels for blocks quantize activations too, for chunks and single tokens alike.
     for (precision, tolerance) in [
         (Precision::Fp16, 2.0 * FLOAT16),
-        (Precision::Q8, 2e-2),
-        (Precision::Q4, 2e-2),
-        (Precision::Q4Mixed, 2e-2),
-        (Precision::Q4f16, 3e-2),
+        (Precision::Q8, BYTES),
+        (Precision::Q4, BYTES),
+        (Precision::Q4Mixed, BYTES),
+        (Precision::Q4f16, BYTES + FLOAT16),
     ] {
         let exported = Exported::new(TINY_CHAT, with_static(precision, &[Target::Qnn], 16, 64));
         let (mut general, mut fixed) = (exported.decoder(), exported.static_decoder(Target::Qnn, cpu(), &thread()));
         let all = tokens(45);
         let (expected, found) =
             (logits(&mut general, &all[..37], &all[37..]), logits(&mut fixed, &all[..37], &all[37..]));
+        let mut most = 0.0_f64;
         for (found, expected) in found.iter().zip(&expected) {
             let off = error(found, expected);
             assert!(off <= tolerance, "{precision}: logits are off by {off}");
+            most = most.max(off);
         }
+        println!("{precision}: logits are off by {most:e} at most");
     }
 }
 
@@ -557,22 +563,23 @@ fn the_simulator_computes_what_the_processor_computes() {
     let start = std::time::Instant::now();
     let mut found = logits(&mut fixed, &all, &[]);
     println!("prompt in {:?}", start.elapsed());
-    let (mut expected, mut same) = (expected, 0);
+    let (mut expected, mut same, mut most) = (expected, 0, 0.0_f64);
     let start = std::time::Instant::now();
     for _ in 0..64 {
         let (last, reference) = (found.last().unwrap(), expected.last().unwrap());
         let off = error(last, reference);
-        // Both compute with 11 bits, and sum in another order.
-        assert!(off <= 3e-2, "logits are off by {off} at {}", fixed.len());
+        most = most.max(off);
+        // Both compute with 11 bits, and sum in another order: 3.1e-3 is seen.
+        assert!(off <= FLOAT16, "logits are off by {off} at {}", fixed.len());
         let next = argmax(reference);
         same += usize::from(argmax(last) == next);
         let next = [next as u32];
         expected.push(general.step(&next).unwrap().to_vec());
         found.push(fixed.step(&next).unwrap().to_vec());
     }
-    println!("64 tokens in {:?}", start.elapsed());
+    println!("64 tokens in {:?}, logits off by {most:e} at most", start.elapsed());
     assert_eq!(same, 64, "the best token is the same everywhere");
-    states_agree(&fixed, &general, 3e-2, "after 109 tokens");
+    states_agree(&fixed, &general, 2.0 * FLOAT16, "after 109 tokens");
     let (found, expected) = (found.concat(), expected.concat());
     println!("{:?}", agreement(&found, &expected, fixed.vocab_size()));
 }

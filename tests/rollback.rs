@@ -163,7 +163,7 @@ fn graphs_without_columns_say_what_is_missing() {
     let mut decoder = Exported::new(TINY_CHAT, contrib(Precision::Fp32)).decoder();
     assert!(!decoder.can_rollback());
     let message = decoder.verify(&[20, 21]).unwrap_err().to_string();
-    assert!(message.contains("lfm2-export --rollback"), "{message}");
+    assert!(message.contains("lfm2-export MODEL --rollback"), "{message}");
     assert!(decoder.is_empty());
     // Caches alone can always be shortened.
     assert!(Exported::new("all-attention", contrib(Precision::Fp32)).decoder().can_rollback());

@@ -30,6 +30,15 @@ pub fn companion_names(graph: &str) -> Vec<(Purpose, String)> {
     [(Purpose::Prefill, prefill_name(graph))].into_iter().chain(targets).collect()
 }
 
+/// Name of the general graph beside which the graph `graph` was written, if it is a companion: by its name, and by purpose and dialect of its
+/// contract.
+pub fn general_name(graph: &str, purpose: Purpose, dialect: &str) -> Option<String> {
+    // The names for a graph without a name are the endings.
+    let mut endings = companion_names("").into_iter().filter(|(known, _)| *known == purpose);
+    let stem = endings.find_map(|(_, ending)| graph.strip_suffix(&ending))?;
+    is_made_as_companion(purpose, dialect).then(|| format!("{stem}.onnx"))
+}
+
 /// Whether no general graph may be called `graph`, because files of another one's companions would have the same names: the graphs
 /// of [`companion_names`], and `x.qnn.onnx`, whose weights would lie where those of the pair beside `x.onnx` lie.
 pub fn is_reserved_name(graph: &str) -> bool {
@@ -122,15 +131,13 @@ impl Manifest {
 
     /// Whether the graph `it` is a companion of the graph `graph`: by its name and by what it is for.
     pub fn is_companion(it: &ManifestGraph, graph: &str) -> bool {
-        is_made_as_companion(it)
+        is_made_as_companion(it.purpose, &it.dialect)
             && companion_names(graph).iter().any(|(purpose, name)| *name == it.file && *purpose == it.purpose)
     }
 
     /// Whether the graph `it` is a companion of some graph, which may be there or not.
     pub fn is_companion_of_any(it: &ManifestGraph) -> bool {
-        // The names for a graph without a name are the endings.
-        let known = || companion_names("").into_iter();
-        is_made_as_companion(it) && known().any(|(purpose, ending)| purpose == it.purpose && it.file.ends_with(&ending))
+        general_name(&it.file, it.purpose, &it.dialect).is_some()
     }
 
     /// Forgets the companions of the graph `graph`, with the files that only they need. Returns the names of those files, which are
@@ -176,8 +183,8 @@ impl Manifest {
 
 /// Whether a graph was written as a companion, as far as its contract tells. The graph for GPUs has the purpose of general graphs,
 /// one of which may have got its name from an exporter that had no graphs for GPUs: its dialect tells them apart.
-fn is_made_as_companion(it: &ManifestGraph) -> bool {
-    it.purpose != Purpose::General || it.dialect == GPU_DIALECT
+fn is_made_as_companion(purpose: Purpose, dialect: &str) -> bool {
+    purpose != Purpose::General || dialect == GPU_DIALECT
 }
 
 #[cfg(test)]
@@ -193,6 +200,18 @@ mod tests {
 
     fn files(names: &[&str], size: u64) -> Vec<ManifestFile> {
         names.iter().map(|&name| ManifestFile { name: name.into(), size, sha256: String::new() }).collect()
+    }
+
+    #[test]
+    fn companions_tell_their_general_graph() {
+        for (purpose, name) in companion_names("onnx/model_q4.onnx") {
+            let dialect = if purpose == Purpose::General { GPU_DIALECT } else { "contrib" };
+            assert_eq!(general_name(&name, purpose, dialect).as_deref(), Some("onnx/model_q4.onnx"), "{name}");
+        }
+        // A general graph that somebody called so, and names that are none of a companion for that.
+        assert_eq!(general_name("x.cuda.onnx", Purpose::General, "contrib"), None);
+        assert_eq!(general_name("x.onnx", Purpose::General, GPU_DIALECT), None);
+        assert_eq!(general_name("x.qnn-chunk.onnx", Purpose::Token, "qnn"), None);
     }
 
     #[test]

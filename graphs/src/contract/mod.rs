@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use calibration::{CALIBRATION_VERSION, Calibration};
 pub(crate) use manifest::GPU_DIALECT;
 pub use manifest::{
-    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, is_reserved_name,
-    prefill_name,
+    MANIFEST_NAME, MANIFEST_VERSION, Manifest, ManifestFile, ManifestGraph, companion_names, general_name,
+    is_reserved_name, prefill_name,
 };
 pub use precision::{PRECISIONS, preference};
 pub use target::Target;

@@ -146,7 +146,7 @@ pub enum DecoderError {
     NotMarked,
     /// A graph whose state cannot be cut.
     #[error(
-        "tokens cannot be taken back with this package, which --speculate needs; export the model with `lfm2-export --rollback`"
+        "tokens cannot be taken back with this package, which --speculate needs; export the model with `lfm2-export MODEL --rollback --out x.onnx`"
     )]
     NoRollback,
     /// Tokens to be taken back that the last run did not verify.

@@ -9,7 +9,7 @@ use crate::compiled::{self, Compiled, CompiledError};
 use crate::package::{Package, PackageError, Pair, Prefill};
 use crate::provider::{self, Provider, SessionOptions};
 use crate::runtime::Runtime;
-use crate::session::{Session, SessionError};
+use crate::session::{Memory, Session, SessionError};
 
 /// What is to be run, and how.
 #[derive(Clone)]
@@ -57,6 +57,12 @@ impl Opening<'_> {
         // What is missing should be known before the loading.
         let prefill = self.package.prefill(self.prefill)?;
         let package = general(self.package, provider, target)?;
+        if self.speculate {
+            if provider.memory(&options) != Memory::Shared {
+                return Err(OpenError::StateElsewhere { provider: provider.name() });
+            }
+            package.require_rollback()?;
+        }
         let session = Session::new(runtime, &package, provider, &options)?;
         let mut decoder = OrtDecoder::new(session, self.max_context)?;
         // The companion's states are those of the processor's graph.
@@ -138,6 +144,14 @@ pub enum OpenError {
         provider: &'static str,
         /// One sentence for each setting.
         problems: Vec<&'static str>,
+    },
+    /// States that only the device reaches.
+    #[error(
+        "--speculate takes tokens back out of the states, and those of --ep {provider} stay in the memory of its device; leave it out, or use --ep cpu"
+    )]
+    StateElsewhere {
+        /// The provider.
+        provider: &'static str,
     },
     /// A provider that nothing is compiled for ahead of time.
     #[error("--compiled is for --ep {}, and this is --ep {provider}", compiled::PROVIDER)]

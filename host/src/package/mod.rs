@@ -15,6 +15,7 @@ use lfm2_graphs::contract::{
     Contract, ContractError, MANIFEST_NAME, METADATA_KEY, Manifest, ManifestFile, Purpose, Target,
 };
 
+pub(crate) use again::Lacking;
 pub(crate) use files::{hash_problem, path_in, sha256, size_problem};
 use metadata::MetadataError;
 pub(crate) use metadata::is_tensor_at;
@@ -81,6 +82,14 @@ impl Package {
             None => Ok(()),
             Some(_) => Err(PackageError::Observer { graph: self.graph.clone() }),
         }
+    }
+
+    /// Fails unless the states of the graph can be cut, so that tokens can be taken back.
+    pub fn require_rollback(&self) -> Result<(), PackageError> {
+        if self.contract.states.iter().all(|state| state.kind.grows() || state.columns.is_some()) {
+            return Ok(());
+        }
+        Err(PackageError::NoRollback { graph: self.graph.clone(), again: self.again(Lacking::Rollback).to_string() })
     }
 
     /// The ONNX file.
@@ -256,14 +265,26 @@ pub enum PackageError {
         source: Box<PackageError>,
     },
     /// A graph for prompts was asked for, and there is none.
-    #[error("--prefill int8: {graph} has no graph for prompts beside it; export the model with --prefill int8, or leave the flag out", graph = graph.display())]
+    #[error("--prefill int8: {graph} has no graph for prompts beside it; {remedy}, or leave the flag out", graph = graph.display())]
     NoPrefill {
         /// The general graph.
         graph: PathBuf,
+        /// What to do.
+        remedy: String,
+    },
+    /// Tokens are to be taken back, and the graph cannot do that.
+    #[error("--speculate needs a graph that can take tokens back, and {graph} cannot; write one with {again}, or leave the flag out", graph = graph.display())]
+    NoRollback {
+        /// The general graph.
+        graph: PathBuf,
+        /// What writes one that can.
+        again: String,
     },
     /// A companion of another export.
-    #[error("{companion} is not the companion of {graph}; export the model again with --prefill int8, or do without it with --prefill same", companion = companion.display(), graph = graph.display())]
+    #[error("{companion} is not the companion of {graph}; write it again with {again}, or do without it with --prefill same", companion = companion.display(), graph = graph.display())]
     Companion {
+        /// What writes it again.
+        again: String,
         /// The general graph.
         graph: PathBuf,
         /// What lies in the companion's place.

@@ -2,7 +2,8 @@
 
 use lfm2_graphs::contract::{Contract, Purpose, RowInputs, Target};
 
-use super::{Package, PackageError, contract_of, files};
+use super::again::Again;
+use super::{Lacking, Package, PackageError, contract_of, files};
 
 /// Two static graphs over the same states.
 #[derive(Clone, Debug)]
@@ -70,11 +71,9 @@ impl Package {
 
     /// The graph for `purpose` on `target` in the package of this one.
     fn beside(&self, target: Target, purpose: Purpose) -> Result<Self, PackageError> {
-        let missing = || PackageError::NoTarget {
-            graph: self.graph.clone(),
-            target,
-            command: self.export_again(target),
-            notes: self.notes_on_again(),
+        let missing = || {
+            let Again { command, notes } = self.again(Lacking::Graphs(target));
+            PackageError::NoTarget { graph: self.graph.clone(), target, command, notes }
         };
         let name = self.graph.file_name().and_then(|name| name.to_str()).ok_or_else(missing)?;
         let graph = self.graph.with_file_name(target.graph_name(name, purpose).ok_or_else(missing)?);
@@ -97,7 +96,8 @@ impl Package {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(PackageError::Pair { graph: self.graph.clone(), target, command: self.export_again(target), problems })
+        let Again { command, .. } = self.again(Lacking::Graphs(target));
+        Err(PackageError::Pair { graph: self.graph.clone(), target, command, problems })
     }
 }
 

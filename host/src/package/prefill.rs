@@ -3,7 +3,7 @@
 use lfm2_graphs::contract::{Purpose, prefill_name};
 use serde::{Deserialize, Serialize};
 
-use super::{Package, PackageError, contract_of, files};
+use super::{Lacking, Package, PackageError, contract_of, files};
 
 /// What runs prompts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Package {
             Prefill::Same => Ok(None),
             Prefill::Auto => Ok(self.companion()?.filter(|companion| companion.contract.preferred)),
             Prefill::Int8 => {
-                let missing = || PackageError::NoPrefill { graph: self.graph.clone() };
+                let missing = || PackageError::NoPrefill { graph: self.graph.clone(), remedy: self.prefill_remedy() };
                 self.companion()?.ok_or_else(missing).map(Some)
             }
         }
@@ -65,9 +65,21 @@ impl Package {
                 == (&own.states, &own.inputs, &own.outputs.logits)
             && (&contract.precision, contract.context_length) == (&own.precision, own.context_length);
         if !fits {
-            return Err(PackageError::Companion { graph: self.graph.clone(), companion: graph });
+            let again = self.again(Lacking::Prefill).to_string();
+            return Err(PackageError::Companion { again, graph: self.graph.clone(), companion: graph });
         }
         Ok(Some(Self { graph, contract, ..self.clone() }))
+    }
+
+    /// How there comes to be a graph for prompts.
+    fn prefill_remedy(&self) -> String {
+        // There are no kernels for products of bytes and these.
+        match self.contract.states.iter().map(|state| state.past.dtype).find(|it| it.size() == 2) {
+            Some(dtype) => format!(
+                "there is none for activations in {dtype}: export a precision with float32 activations, such as q4 or q8"
+            ),
+            None => format!("write one with {}", self.again(Lacking::Prefill)),
+        }
     }
 }
 

@@ -14,12 +14,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lfm2_graphs::contract::{Contract, DType, Port};
+use lfm2_graphs::contract::{Contract, DType, Port, Target};
 use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use crate::package::{Package, UsedFile};
+use crate::package::{Lacking, Package, UsedFile};
 use crate::provider::{self, Fallback, Provider, ProviderError, SessionOptions, Setup};
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -63,7 +63,8 @@ impl Session {
         runtime.require(contract.minimum_runtime_minor, package.graph())?;
         let fingerprint = package.fingerprint();
         let setup = Setup { runtime, options, fingerprint: fingerprint.as_deref() };
-        let Loaded { session: inner, placement, creation } = load(graph, provider, &setup)?;
+        let loaded = load(graph, provider, &setup).map_err(|error| error.with_remedy(package));
+        let Loaded { session: inner, placement, creation } = loaded?;
         let problems = differences(&inner, contract);
         if !problems.is_empty() {
             return Err(SessionError::Ports { graph: graph.to_owned(), problems });
@@ -155,6 +156,7 @@ pub fn load(graph: &Path, provider: &dyn Provider, setup: &Setup<'_>) -> Result<
                 nodes: nodes.take(LISTED).collect(),
                 count,
                 of: placement.counts().values().sum(),
+                again: None,
             })
         }
     }
@@ -268,10 +270,11 @@ pub enum SessionError {
     },
     /// A part of the graph would run on another provider.
     #[error(
-        "{graph}: {count} of {of} nodes would not run on {provider}:\n{listed}{more}\nExport the model again with --for {provider}, or run these nodes there with --allow-fallback",
+        "{graph}: {count} of {of} nodes would not run on {provider}:\n{listed}{more}\nRun these nodes there with --allow-fallback{again}",
         graph = graph.display(),
         listed = nodes.iter().map(|node| format!("  - {node}")).collect::<Vec<_>>().join("\n"),
-        more = if *count > nodes.len() { format!("\n  - and {} more", count - nodes.len()) } else { String::new() }
+        more = if *count > nodes.len() { format!("\n  - and {} more", count - nodes.len()) } else { String::new() },
+        again = again.as_ref().map(|again| format!(", or write other graphs with {again}")).unwrap_or_default()
     )]
     Elsewhere {
         /// The ONNX file.
@@ -284,6 +287,8 @@ pub enum SessionError {
         count: usize,
         /// How many nodes the graph has.
         of: usize,
+        /// What writes graphs for the provider, if this is one of a package.
+        again: Option<String>,
     },
     /// The file was changed since its description was written.
     #[error(
@@ -297,4 +302,14 @@ pub enum SessionError {
         /// One sentence for each port.
         problems: Vec<String>,
     },
+}
+
+impl SessionError {
+    /// The same, with what writes graphs that the provider takes, if that is what is missing.
+    fn with_remedy(mut self, package: &Package) -> Self {
+        if let Self::Elsewhere { provider, again, .. } = &mut self {
+            *again = Target::named(provider).map(|target| package.again(Lacking::Graphs(target)).to_string());
+        }
+        self
+    }
 }

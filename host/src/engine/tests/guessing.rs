@@ -129,7 +129,7 @@ fn a_failed_verification_leaves_no_state() {
 fn a_decoder_that_takes_nothing_back_is_refused() {
     let mut engine = engine(Fake::saying(100, []));
     let message = engine.speculate(4).unwrap_err().to_string();
-    assert!(message.contains("lfm2-export --rollback") && message.contains("--speculate"), "{message}");
+    assert!(message.contains("lfm2-export MODEL --rollback") && message.contains("--speculate"), "{message}");
     engine.speculate(0).unwrap();
 }
 
