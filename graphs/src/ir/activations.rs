@@ -1,7 +1,7 @@
 //! What happens to activations between operators: nothing, or they are observed, or they are stored as integers.
 //!
 //! This is a property of the graph, not of the model: blocks and lowerings are written for numbers, and every operator that they emit
-//! passes through [`Scope::settle`]. An observed graph and one of integers that are built by the same dialect have the same names, so
+//! passes through `Scope::settle`. An observed graph and one of integers that are built by the same dialect have the same names, so
 //! that what the one tells of a value is found by its name for the other.
 
 use super::encoding::{Encoding, Range};
