@@ -82,7 +82,9 @@ pub struct Selected {
 /// The graphs of a package that a provider would be given: the graph itself if it is not a general one, else its companions for
 /// the provider, or those of every general graph of a folder. Fails if there are none, or only one of a pair.
 pub fn graphs_for(path: &Path, target: Target) -> Result<Selected, CheckError> {
-    let opened = report::open_all(path)?;
+    let mut opened = report::open_all(path)?;
+    // What calibrates runs on the processor, whatever it prepares.
+    opened.retain(|it| it.contract.as_ref().is_none_or(|it| it.purpose != Purpose::Calibrate));
     let is_general = |it: &OpenedGraph| {
         // The graph for GPUs is no general graph of the package, though it takes prompts and single tokens too.
         let is_companion = |other: &OpenedGraph| is_companion(&it.path, &other.path);

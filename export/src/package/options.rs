@@ -232,6 +232,10 @@ impl Options {
             return Err(OptionsError::UselessCalibration { recipe: recipe.name.clone() });
         }
         self.targets.check()?;
+        if self.purpose == Purpose::Calibrate && self.targets.force {
+            // The graph that tells ranges is the processor's.
+            return Err(OptionsError::IdleForce);
+        }
         let wanted = self.targets.others().find(|target| self.targets.is_asked(*target));
         if let (Some(target), Some(reason)) = (wanted, self.refusal()) {
             return Err(OptionsError::Target { target, reason });
