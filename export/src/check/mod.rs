@@ -12,7 +12,7 @@ pub use rules::{Need, Operator, Rules, rules};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use lfm2_graphs::contract::{Contract, Purpose, Target, companion_names};
+use lfm2_graphs::contract::{Purpose, Target, companion_names};
 use serde::Serialize;
 
 use self::needs::Facts;
@@ -107,10 +107,7 @@ pub fn graphs_for(path: &Path, target: Target) -> Result<Selected, CheckError> {
         }
     }
     // Those whose general graph is not there, of which each is checked by itself.
-    // What tells ranges for them runs on the processor.
-    let is_for_target =
-        |contract: &Contract| contract.dialect == target.name() && contract.purpose != Purpose::Calibrate;
-    let is_ours = |it: &&OpenedGraph| it.contract.as_ref().is_some_and(is_for_target);
+    let is_ours = |it: &&OpenedGraph| it.contract.as_ref().is_some_and(|it| it.dialect == target.name());
     for it in opened.iter().filter(is_ours) {
         if found.iter().all(|known| known.path != it.path) {
             missing.extend(twin(&it.path, target).filter(|it| path.is_dir() && !it.is_file()));

@@ -89,12 +89,9 @@ fn purpose(arguments: &ExportArguments) -> Result<(Purpose, Targets), UsageError
         let targets = if asked.is_empty() { Targets::default() } else { Targets::asked(asked) };
         return Ok((Purpose::General, sizes(targets)));
     }
-    let idle = [
-        (qnn_precision.is_some(), "--qnn-precision is for the export that reads the calibration; leave it out here"),
-        (*force, "--force is for graphs for NPUs that the provider would not take as a whole; leave it out here"),
-    ];
-    if let Some((_, problem)) = idle.iter().find(|(is_given, _)| *is_given) {
-        return Err(UsageError((*problem).to_owned()));
+    if qnn_precision.is_some() {
+        let problem = "--qnn-precision is for the export that reads the calibration; leave it out here";
+        return Err(UsageError(problem.to_owned()));
     }
     if asked.is_empty() {
         // With the graph that tells the ranges of what NPUs compute with.
