@@ -60,6 +60,44 @@ impl Built {
     }
 }
 
+/// A product of `x` with itself, stored as these types in between.
+fn integers(first: &str, second: &str) -> Built {
+    let zeros = |built: Built, name: &str, dtype: &str| built.constant(name, dtype, &[], &[]);
+    let built = zeros(zeros(Built::new("float32", &[2, 4, 4]), "first.zero", first), "second.zero", second);
+    let stored =
+        |built: Built, name: &str| {
+            let [scale, zero, integers] = ["scale", "zero", "integers"].map(|part| format!("{name}.{part}"));
+            built
+                .constant(&scale, "float32", &[], &[])
+                .node("QuantizeLinear", &["x", &scale, &zero], &integers, &[])
+                .node("DequantizeLinear", &[&integers, &scale, &zero], name, &[])
+        };
+    stored(stored(built, "first"), "second").node("MatMul", &["first", "second"], "y", &[])
+}
+
+#[test]
+fn products_of_two_unsigned_factors_are_cut_to_8_bits() {
+    integers("uint16", "int16").expect(Target::Qnn, None);
+    integers("int16", "uint16").expect(Target::Qnn, None);
+    integers("uint16", "uint16").expect(Target::Qnn, Some("first.integers and second.integers are both uint16"));
+    // Other providers take no integers at all.
+    assert!(!integers("uint16", "int16").check(Target::Coreml).is_whole());
+}
+
+#[test]
+fn weights_without_zero_points_come_out_as_others() {
+    let product = |inputs: &[&str]| {
+        Built::new("float32", &[2, 4])
+            .constant("w", "int4", &[8, 4], &[])
+            .constant("scales", "float32", &[8], &[])
+            .constant("zeros", "int4", &[8], &[])
+            .node("DequantizeLinear", inputs, "numbers", &[("axis", "0")])
+            .node("Gemm", &["x", "numbers"], "y", &[("transB", "1")])
+    };
+    product(&["w", "scales", "zeros"]).expect(Target::Qnn, None);
+    product(&["w", "scales"]).expect(Target::Qnn, Some("input 2 is left out"));
+}
+
 #[test]
 fn norms_of_several_dimensions_of_rows_are_not_for_npus() {
     let norm = |shape: &[usize]| {
