@@ -382,7 +382,14 @@ fn graphs_for_calibration_are_not_mistaken_for_each_other() {
 /// Rows of the token table come from the general graph, whatever the numbers of the graphs that take them.
 #[test]
 fn a_table_of_fewer_bits_is_named() {
-    for (precision, expected) in [(Precision::Q4, "w8a16, table q4"), (Precision::Fp16, "w8a16")] {
+    // Eight bits are what the head has, and what the note recommends.
+    let cases = [
+        (Precision::Q4, "w8a16, table q4"),
+        (Precision::Q4Mixed, "w8a16"),
+        (Precision::Q8, "w8a16"),
+        (Precision::Fp16, "w8a16"),
+    ];
+    for (precision, expected) in cases {
         let options = Options { recipe: precision.recipe().unwrap(), ..options(QnnPrecision::W8a16) };
         let exported = Exported::new(TINY_CHAT, options);
         let pair = Package::open(&exported.graph).unwrap().pair(Target::Qnn).unwrap();

@@ -142,7 +142,7 @@ impl<'f> Part<'f> {
         if part.contract.table.values.file.is_empty() {
             // Without a head that is the table, the graph does not have it.
             part.contract.table = general.contract.table.clone();
-            if numbers.table_type().is_some_and(|dtype| is_coarse(general.contract.table.format, dtype)) {
+            if numbers.are_better_than(general.contract.table.format) {
                 part.contract.table.precision = Some(options.recipe.name.clone());
             }
         }
@@ -302,14 +302,15 @@ impl<'f> Numbers<'f> {
         }
     }
 
-    /// The type of rows of the table that is as good as these numbers; none if the numbers are those of the general graph, whose table
-    /// is no other one.
-    fn table_type(self) -> Option<DType> {
+    /// Whether the graphs' own numbers are better than rows of the token table that the general graph has.
+    fn are_better_than(self, table: TableFormat) -> bool {
         match (self.provider, self.integers) {
-            // Rows become 16-bit integers.
-            (_, Some(_)) | (FixedFor::Coreml, None) => Some(DType::Float16),
-            (FixedFor::Nnapi, None) => Some(DType::Float32),
-            (FixedFor::Qnn, None) => None,
+            // Their head has 8 bits, too.
+            (_, Some(_)) => matches!(table, TableFormat::Blocks { bits, .. } if bits < 8),
+            (FixedFor::Coreml, None) => is_coarse(table, DType::Float16),
+            (FixedFor::Nnapi, None) => is_coarse(table, DType::Float32),
+            // Their numbers are those of the general graph.
+            (FixedFor::Qnn, None) => false,
         }
     }
 
