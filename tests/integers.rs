@@ -17,7 +17,7 @@ use lfm2_graphs::contract::{Calibration, DType, MANIFEST_NAME, Manifest, Target}
 use lfm2_host::calibrate::{calibrate, ranges};
 use lfm2_host::cancel::Cancel;
 use lfm2_host::chat::ChatTemplate;
-use lfm2_host::decoder::{AnyDecoder, Decoder, FixedDecoder, RangeObserver};
+use lfm2_host::decoder::{AnyDecoder, Decoder, DecoderError, FixedDecoder, RangeObserver};
 use lfm2_host::documents::{self, Window};
 use lfm2_host::engine::Engine;
 use lfm2_host::evaluate::{Evaluation, Pass, evaluate};
@@ -81,6 +81,10 @@ impl Calibrated {
         let model = package.model().unwrap();
         let mut found = calibrate(decoder, windows, model, &cancel, &mut |now| done = now).unwrap();
         assert_eq!(std::mem::take(&mut done), tokens);
+        // Within a window, too, nothing more is run.
+        let stopped = Cancel::new();
+        stopped.cancel();
+        assert!(matches!(observer.observe(&windows[0].tokens, &stopped), Err(DecoderError::Cancelled)));
         found.ranges = ranges(&mut observer, windows, &cancel, &mut |now| done = now).unwrap();
         assert_eq!(done, tokens);
         let folder = TempDir::new().unwrap();

@@ -78,10 +78,7 @@ pub fn ranges(
 ) -> Result<BTreeMap<String, [f32; 2]>, CalibrationError> {
     let mut tokens = 0;
     for window in windows {
-        if cancel.is_cancelled() {
-            return Err(DecoderError::Cancelled.into());
-        }
-        observer.observe(&window.tokens)?;
+        observer.observe(&window.tokens, cancel)?;
         tokens += window.tokens.len();
         progress(tokens);
     }

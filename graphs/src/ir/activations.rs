@@ -188,12 +188,12 @@ impl<'g> Scope<'g> {
     /// The encoding that follows from the operator and its inputs.
     fn follows(self, op: &Op, inputs: &[Option<ValueId>]) -> Option<Encoding> {
         let content = self.graph().content();
-        let mut encodings = inputs.iter().flatten().filter_map(|id| content.stored.get(id)).map(|it| it.encoding);
+        let mut encodings = inputs.iter().flatten().map(|id| content.stored.get(id).map(|it| it.encoding));
         if ops::is_fraction(op) {
             return Some(Encoding::FRACTION);
         }
-        let first = encodings.next()?;
-        let is_kept = ops::moves(op) || (op == &ops::CONCAT && encodings.all(|it| it == first));
+        let first = encodings.next()??;
+        let is_kept = ops::moves(op) || (op == &ops::CONCAT && encodings.all(|it| it == Some(first)));
         is_kept.then_some(first)
     }
 

@@ -94,6 +94,9 @@ impl Compiling<'_> {
             let setup = Setup { runtime, options: &options, fingerprint: None };
             let file = partial.0.join(&name);
             if *share_weights {
+                if file.to_str().is_none() {
+                    return Err(CompileError::Name { path: file });
+                }
                 let is_last = package.contract().purpose == Purpose::Token;
                 let shared = Some(SharedContext { is_last, written: Some(file.clone()) });
                 let options = SessionOptions { shared, ..options.clone() };
@@ -298,6 +301,12 @@ pub enum CompileError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The compiler takes paths as text.
+    #[error("{path} is not UTF-8, and --share-weights takes no such path; give another --out", path = path.display())]
+    Name {
+        /// The file that was to be written.
+        path: PathBuf,
     },
     /// What was compiled cannot be read.
     #[error(transparent)]

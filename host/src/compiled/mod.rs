@@ -94,7 +94,7 @@ impl Compiled {
         // Only a loaded library tells its version.
         let devices = provider.devices(runtime, options).map_err(SessionError::from)?;
         let found = Found {
-            is_simulated: devices.iter().all(|device| device.simulated),
+            is_simulated: !devices.iter().any(|device| device.kind == "NPU" && !device.simulated),
             runtime: runtime.version(),
             minor: runtime.minor(),
             provider: provider.name(),
@@ -182,7 +182,7 @@ impl Compiled {
 
 /// What there is to run it.
 struct Found<'a> {
-    /// Whether there is no device but a simulator.
+    /// Whether there is no NPU but a simulated one.
     is_simulated: bool,
     runtime: &'a str,
     minor: u32,

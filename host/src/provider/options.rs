@@ -25,7 +25,8 @@ pub struct SessionOptions {
     pub shared: Option<SharedContext>,
 }
 
-/// A compiler's context with the weights of two graphs: that for chunks, which comes first, and that for single tokens.
+/// A compiler's context with the weights of two graphs: that for chunks, which comes first, and that for single tokens. If the second
+/// one fails, the first has begun to share with whatever shares next: end the process then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedContext {
     /// Whether the session is the second one.

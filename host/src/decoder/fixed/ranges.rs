@@ -9,6 +9,7 @@ use ort::session::RunOptions;
 use super::graph::{FixedGraph, Rotary};
 use super::state::FixedState;
 use super::{DecoderError, failed_after};
+use crate::cancel::Cancel;
 use crate::decoder::embedding::Embedding;
 use crate::session::Session;
 
@@ -44,12 +45,17 @@ impl RangeObserver {
     ///
     /// A run takes a fixed number of tokens. Where fewer are left, the text begins again behind them, as another turn does in a
     /// conversation: every position that is observed has a real token.
-    pub fn observe(&mut self, tokens: &[u32]) -> Result<(), DecoderError> {
+    ///
+    /// `cancel` is looked at before every run.
+    pub fn observe(&mut self, tokens: &[u32], cancel: &Cancel) -> Result<(), DecoderError> {
         let run = self.graph.tokens();
         let longest = self.context_length - self.context_length % run.max(1);
         for part in tokens.chunks(longest.max(1)) {
             self.state.reset().map_err(failed_after(0))?;
             for (index, chunk) in part.chunks(run).enumerate() {
+                if cancel.is_cancelled() {
+                    return Err(DecoderError::Cancelled);
+                }
                 let fill = part.iter().cycle().take(run - chunk.len());
                 let filled: Vec<u32> = chunk.iter().chain(fill).copied().collect();
                 self.run(&filled).map_err(failed_after(index * run))?;
